@@ -1,0 +1,5 @@
+"""Thin on purpose: the metadata stand in setup.cfg."""
+
+from setuptools import setup
+
+setup()

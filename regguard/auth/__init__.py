@@ -1,0 +1,20 @@
+"""Who: an Authorization header becomes a :class:`~regguard.auth.realm.User`, through twisted.cred.
+
+In the order in which a credential walks through it:
+
+==================  ========================================================================
+``authenticator``   header -> ``User``, at once from the cache or as a Deferred; single flight
+``verified``        the cache: credentials that were verified, until what they rest on changes
+``basic``           the header's grammar: strict Basic of RFC 7617
+``htpasswd``        the checker for a password file, and the file's grammar
+``hashes``          one stored hash: which schemes, which costs, does a password match
+``threads``         a bounded thread pool with a bounded queue, in which hashing happens
+``realm``           the avatar (``User``), the realm, and groups files
+``files``           a file that is parsed, watched, and replaced by good versions only
+``factory``         the strcred factory for ``--auth htpasswd:FILE`` (import-light)
+``interfaces``      what a checker may offer beyond ``ICredentialsChecker``, and the failures
+==================  ========================================================================
+
+This package imports nothing by itself: ``factory`` is loaded by every ``twist`` program on the
+machine, and must not bring the hash library with it.
+"""

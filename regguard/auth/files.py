@@ -1,0 +1,235 @@
+"""A file of the operator's: parsed whole, watched, and replaced by good versions only.
+
+A version is told by (dev, inode, size, mtime, ctime) of what the path leads to, so a rename, a
+symlink swap (Kubernetes) and ``cp -p`` are all noticed. Reading happens off the reactor thread; the
+reactor thread then swaps the content in one assignment. A version that cannot be read or parsed
+is logged once, and the content before it stays in force.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+T = TypeVar("T")
+
+# A change takes effect within a second. One stat of a few files costs microseconds.
+POLL_INTERVAL = 0.5
+
+# 100,000 users are 8 MB; a greater file is a mistake and would eat the memory.
+SIZE_LIMIT = 64 * 1024 * 1024
+
+# A file that was changed so shortly before it was read can be changed again without any trace in
+# its stat: some file systems keep whole seconds, FAT two of them, and Linux 4 ms at best.
+_RACY = 2_000_000_000
+
+
+class FileError(ValueError):
+    """A file that cannot be used; the message names file, line (if one is to blame) and cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What a path led to: its stat signature, or the reason why there was none."""
+
+    signature: tuple[int, ...] | str
+    settled: bool
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading(Generic[T]):
+    """The outcome of one look at a changed file, made in a thread, adopted in the reactor's."""
+
+    version: _Version
+    content: T | None = None
+    fault: str | None = None
+
+
+class WatchedFile(Generic[T]):
+    """A file's content, always that of the last good version.
+
+    :param parse: makes content of the bytes (given the path for its errors), or raises
+        :exc:`FileError`. It runs in a thread.
+    :raises FileError: when the first version is no good.
+    """
+
+    _log = Logger()
+
+    def __init__(self, path: str, parse: Callable[[bytes, str], T]) -> None:
+        self.path = path
+        self._parse = parse
+        reading = self._read()
+        if reading.content is None:
+            raise FileError(reading.fault)
+        self.content: T = reading.content
+        #: Why the version that the path leads to is not in force; None while it is.
+        self.fault: str | None = None
+        self._seen = reading.version
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    def look(self, *, anew: bool = False) -> _Reading[T] | None:
+        """Read the file if it changed (or in any case, ``anew``); blocks, for a thread."""
+        seen = self._seen
+        if not anew and seen.settled and self._signature() == seen.signature:
+            return None
+        reading = self._read()
+        same = reading.version.signature == seen.signature
+        if not anew and same and reading.version.digest == seen.digest:
+            # Nothing happened, but now it may have been long enough ago.
+            return _Reading(reading.version)
+        return reading
+
+    def adopt(self, reading: _Reading[T] | None) -> None:
+        """Take over what :meth:`look` brought; for the thread that uses the content."""
+        if reading is None:
+            return
+        self._seen = reading.version
+        if reading.fault is not None:
+            self.fault = reading.fault
+            self._log.error("{fault}; the version read before stays in force", fault=reading.fault)
+        elif reading.content is not None:
+            self.fault = None
+            self.content = reading.content
+            self._log.info("{path}: loaded anew, {content}", path=self.path, content=self.content)
+
+    def _signature(self) -> tuple[int, ...] | str:
+        try:
+            return _signature(Path(self.path).stat())
+        except (OSError, ValueError) as error:
+            return _reason(error)
+
+    def _read(self) -> _Reading[T]:
+        try:
+            with open(self.path, "rb", opener=_open_at_once) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise FileError(f"{self.path}: not a regular file")
+                data = file.read(SIZE_LIMIT + 1)
+        except FileError as error:
+            return _Reading(_Version(self._signature(), True), fault=str(error))
+        except (OSError, ValueError) as error:
+            why = _reason(error)
+            return _Reading(_Version(why, True), fault=f"{self.path}: {why}")
+        signature = _signature(status)
+        age = abs(time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns))
+        version = _Version(signature, age > _RACY, blake2b(data).digest())
+        try:
+            if len(data) > SIZE_LIMIT:
+                raise FileError(f"{self.path}: larger than {SIZE_LIMIT >> 20} MiB")
+            if not data:
+                # Most often the first half of a rewrite; who means it can say so.
+                raise FileError(f"{self.path}: empty; if that is meant, leave a # comment in it")
+            return _Reading(version, content=self._parse(data, self.path))
+        except FileError as error:
+            return _Reading(version, fault=str(error))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without blocking: a FIFO would otherwise wait for somebody who writes into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _signature(status: os.stat_result) -> tuple[int, ...]:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def text_lines(data: bytes, path: str) -> list[tuple[int, str]]:
+    """Number and decode a text file's lines, without blank lines and ``#`` comments.
+
+    Lines end with LF or CR LF, the last one need not end. Anything that an editor hides (a byte
+    order mark, NUL) or that is not UTF-8 is refused rather than made part of a name.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise FileError(f"{path}:1: starts with a byte order mark: save it without")
+    lines = []
+    for number, raw in enumerate(data.split(b"\n"), 1):
+        try:
+            line = raw.removesuffix(b"\r").decode("utf-8")
+        except UnicodeDecodeError:
+            raise FileError(f"{path}:{number}: not UTF-8: save it as UTF-8") from None
+        if "\0" in line:
+            raise FileError(f"{path}:{number}: a NUL byte: the file is damaged")
+        stripped = line.strip()
+        if stripped and not stripped.startswith("#"):
+            lines.append((number, line))
+    return lines
+
+
+class InThread(Protocol):
+    """Calls a function in some other thread; ``twisted.internet.threads.deferToThread`` is one."""
+
+    def __call__(self, function: Callable[[], T], /) -> Deferred[T]: ...
+
+
+class FileWatcher(Service):
+    """Keeps files up to date while it runs.
+
+    :param in_thread: where files are read; not the threads that hash passwords, which an attack
+        keeps busy while the file that ends it waits to be read.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, in_thread: InThread) -> None:
+        self._in_thread = in_thread
+        self._files: list[WatchedFile[object]] = []
+        # A file on a network may answer late: one look at a time.
+        self._one_at_a_time = DeferredLock()
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    def watch(self, file: WatchedFile[T]) -> None:
+        """Keep this file up to date, too."""
+        self._files.append(file)  # type: ignore[arg-type]
+
+    def startService(self) -> None:
+        super().startService()  # type: ignore[no-untyped-call]
+        self._loop.start(POLL_INTERVAL, now=False).addErrback(
+            lambda failure: self._log.failure("the file watcher stopped", failure)
+        )
+
+    def stopService(self) -> None:
+        super().stopService()  # type: ignore[no-untyped-call]
+        if self._loop.running:
+            self._loop.stop()
+
+    def reload(self) -> Deferred[None]:
+        """Read every file anew (SIGHUP); fires when that is done. Never fails."""
+        return self._look(anew=True)
+
+    def _look(self, *, anew: bool = False) -> Deferred[None]:
+        return self._one_at_a_time.run(lambda: Deferred.fromCoroutine(self._look_at_all(anew=anew)))
+
+    async def _look_at_all(self, *, anew: bool) -> None:
+        for file in tuple(self._files):
+            try:
+                file.adopt(await self._in_thread(partial(file.look, anew=anew)))
+            except Exception:
+                # A fault in one parser must not end the watch over the other files.
+                self._log.failure("cannot look at {path}", path=file.path)

@@ -1,0 +1,309 @@
+"""regguard.auth.files: every change is noticed, and only good versions count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+
+from regguard.auth.files import (
+    POLL_INTERVAL,
+    SIZE_LIMIT,
+    FileError,
+    FileWatcher,
+    WatchedFile,
+    text_lines,
+)
+
+Write = Callable[..., str]
+
+
+def parse(data: bytes, path: str) -> bytes:
+    if data.startswith(b"bad"):
+        raise FileError(f"{path}:1: bad: make it good")
+    if data.startswith(b"bug"):
+        raise ZeroDivisionError
+    return data
+
+
+@pytest.fixture
+def watched(write: Write, watcher: FileWatcher) -> WatchedFile[bytes]:
+    file = WatchedFile(write("one"), parse)
+    watcher.watch(file)
+    return file
+
+
+def levels(logs: Sequence[dict[str, Any]]) -> list[LogLevel]:
+    return [event["log_level"] for event in logs]
+
+
+def rewrite(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
+
+
+def rename(path: str, content: bytes) -> None:
+    new = Path(path + ".new")
+    new.write_bytes(content)
+    new.rename(path)
+
+
+def swap_symlink(path: str, content: bytes) -> None:
+    """As Kubernetes does with mounted secrets."""
+    folder = Path(path).parent / f"..{content.hex()[:16]}"
+    folder.mkdir(exist_ok=True)
+    (folder / "file").write_bytes(content)
+    link = Path(path + ".link")
+    link.symlink_to(folder / "file")
+    link.rename(path)
+
+
+def same_stamp(path: str, content: bytes) -> None:
+    """E17: as cp -p does."""
+    status = Path(path).stat()
+    Path(path).write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def older(path: str, content: bytes) -> None:
+    """E17: a version from the past."""
+    Path(path).write_bytes(content)
+    os.utime(path, (1, 1))
+
+
+@pytest.mark.parametrize("change", [rewrite, rename, swap_symlink, same_stamp, older])
+def test_e16_e17_every_change_is_noticed(
+    watched: WatchedFile[bytes], clock: Clock, change: Callable[[str, bytes], None]
+) -> None:
+    """However a file is replaced, its content is in force a tick later, in one info line."""
+    for content in (b"two", b"six", b"and more"):
+        change(watched.path, content)
+        with capturedLogs() as logs:
+            clock.advance(POLL_INTERVAL)
+
+        assert watched.content == content
+        assert levels(logs) == [LogLevel.info]
+
+
+def test_e17_a_change_without_any_trace_is_noticed_while_the_file_is_young(
+    watched: WatchedFile[bytes], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two writes within one tick of the file system's clock look the same to stat."""
+    frozen = Path(watched.path).stat()
+    monkeypatch.setattr("regguard.auth.files._signature", lambda status: (frozen.st_ino,))
+    monkeypatch.setattr(os, "fstat", lambda descriptor: frozen)
+    rewrite(watched.path, b"two")
+    clock.advance(POLL_INTERVAL)
+    rewrite(watched.path, b"six")
+    clock.advance(POLL_INTERVAL)
+
+    assert watched.content == b"six"
+
+
+def test_an_old_file_is_not_read_again(
+    write: Write, watcher: FileWatcher, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its stamps are old enough to be trusted, a tick costs one stat."""
+    path = write("one")
+    real = os.fstat
+    later = Path(path).stat().st_ctime_ns + 3_000_000_000
+    monkeypatch.setattr("regguard.auth.files.time.time_ns", lambda: later)
+    file = WatchedFile(path, parse)
+    watcher.watch(file)
+
+    def fail(descriptor: int) -> os.stat_result:
+        raise AssertionError("opened")
+
+    monkeypatch.setattr(os, "fstat", fail)
+    clock.advance(POLL_INTERVAL)
+    monkeypatch.setattr(os, "fstat", real)
+
+    assert file.content == b"one"
+    assert file.fault is None
+
+
+def delete(path: str) -> None:
+    Path(path).unlink()
+
+
+def truncate(path: str) -> None:
+    Path(path).write_bytes(b"")
+
+
+def spoil(path: str) -> None:
+    Path(path).write_bytes(b"bad")
+
+
+def make_directory(path: str) -> None:
+    Path(path).unlink()
+    Path(path).mkdir()
+
+
+def make_fifo(path: str) -> None:
+    Path(path).unlink()
+    os.mkfifo(path)
+
+
+def make_loop(path: str) -> None:
+    Path(path).unlink()
+    Path(path).symlink_to(path)
+
+
+def make_huge(path: str) -> None:
+    os.truncate(path, SIZE_LIMIT + 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(delete, "No such file"), (truncate, "empty"), (spoil, ":1: bad: make it good"),
+     (make_directory, "s a directory"), (make_fifo, "not a regular file"),
+     (make_loop, "symbolic links"), (make_huge, "larger than 64 MiB")],
+)  # fmt: skip
+def test_e16_a_bad_version_is_refused_once_and_the_old_one_stays(
+    watched: WatchedFile[bytes], clock: Clock, change: Callable[[str], None], reason: str
+) -> None:
+    """One error line names the file and the reason; nothing else happens until it changes."""
+    change(watched.path)
+    with capturedLogs() as logs:
+        clock.pump([POLL_INTERVAL] * 5)
+
+    assert watched.content == b"one"
+    assert levels(logs) == [LogLevel.error]
+    assert watched.fault is not None
+    assert watched.path in watched.fault
+    assert reason in watched.fault
+    assert logs[0]["fault"] == watched.fault
+
+
+@pytest.mark.parametrize("change", [delete, truncate, spoil, make_directory, make_fifo, make_loop])
+def test_e16_a_good_version_after_a_bad_one_counts(
+    watched: WatchedFile[bytes], clock: Clock, change: Callable[[str], None]
+) -> None:
+    """What was wrong is over with the next good version, be it the old content."""
+    change(watched.path)
+    clock.advance(POLL_INTERVAL)
+    if change is make_directory:
+        Path(watched.path).rmdir()
+    rename(watched.path, b"one")
+    with capturedLogs() as logs:
+        clock.advance(POLL_INTERVAL)
+
+    assert watched.fault is None
+    assert watched.content == b"one"
+    assert levels(logs) == [LogLevel.info]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_e16_an_unreadable_file_is_refused(watched: WatchedFile[bytes], clock: Clock) -> None:
+    """Mode 0000 is a bad version like another."""
+    Path(watched.path).chmod(0)
+    clock.advance(POLL_INTERVAL)
+
+    assert watched.content == b"one"
+    assert "Permission denied" in str(watched.fault)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"bad", ":1: bad"), (b"", "empty"), (None, "No such file")]
+)
+def test_a_bad_first_version_is_an_error(write: Write, content: bytes | None, reason: str) -> None:
+    """There is nothing to fall back on at start."""
+    path = write(b"x")
+    if content is None:
+        Path(path).unlink()
+    else:
+        rewrite(path, content)
+
+    with pytest.raises(FileError, match=reason):
+        WatchedFile(path, parse)
+
+
+def test_a_bug_in_a_parser_does_not_end_the_watch(
+    watched: WatchedFile[bytes], write: Write, watcher: FileWatcher, clock: Clock
+) -> None:
+    """An unforeseen exception is logged, and the other files are looked at all the same."""
+    other = WatchedFile(write("one", "other"), parse)
+    watcher.watch(other)
+    rewrite(watched.path, b"bug")
+    rewrite(other.path, b"two")
+    with capturedLogs() as logs:
+        clock.advance(POLL_INTERVAL)
+
+    assert LogLevel.critical in levels(logs)
+    assert (watched.content, other.content) == (b"one", b"two")
+
+
+def test_reload_reads_anew(watched: WatchedFile[bytes], watcher: FileWatcher) -> None:
+    """SIGHUP needs no tick, and says again what is wrong."""
+    rewrite(watched.path, b"two")
+    watcher.reload()
+    assert watched.content == b"two"
+
+    rewrite(watched.path, b"bad")
+    with capturedLogs() as logs:
+        watcher.reload()
+        watcher.reload()
+
+    assert levels(logs) == [LogLevel.error] * 2
+
+
+def test_one_look_at_a_time(write: Write) -> None:
+    """A slow file system meets no second reader; what was asked meanwhile happens after."""
+    clock = Clock()
+    slow: list[tuple[Callable[[], Any], Deferred[Any]]] = []
+
+    def in_thread(function: Callable[[], Any]) -> Deferred[Any]:
+        slow.append((function, Deferred()))
+        return slow[-1][1]
+
+    watcher = FileWatcher(clock, in_thread)
+    file = WatchedFile(write("one"), parse)
+    watcher.watch(file)
+    watcher.startService()
+    clock.advance(POLL_INTERVAL)
+    reloaded = watcher.reload()
+    clock.pump([POLL_INTERVAL] * 4)
+    assert len(slow) == 1
+
+    rewrite(file.path, b"two")
+    function, result = slow[0]
+    result.callback(function())
+    assert len(slow) == 2
+    function, result = slow[1]
+    result.callback(function())
+
+    assert reloaded.called
+    assert file.content == b"two"
+
+
+def test_a_stopped_watcher_leaves_no_timer(
+    watched: WatchedFile[bytes], watcher: FileWatcher, clock: Clock
+) -> None:
+    """After stopService nothing is scheduled and nothing is read."""
+    watcher.stopService()
+    rewrite(watched.path, b"two")
+    clock.advance(10)
+
+    assert clock.getDelayedCalls() == []
+    assert watched.content == b"one"
+
+
+def test_text_lines_are_numbered_without_comments() -> None:
+    """CR LF and a missing last line end are fine, blank lines and comments are skipped."""
+    assert text_lines(b"a\r\n\n  # c\n b \n#\nd", "f") == [(1, "a"), (4, " b "), (6, "d")]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"\xef\xbb\xbfa:b", "f:1: .*byte order mark"), (b"a\nb\0c", "f:2: a NUL byte"),
+     (b"a\n\nb\xe9", "f:3: not UTF-8"), (b"\xff\xfea\0", "f:1: not UTF-8")],
+)  # fmt: skip
+def test_e14_hidden_bytes_are_refused(data: bytes, reason: str) -> None:
+    """What no editor shows never becomes part of a name."""
+    with pytest.raises(FileError, match=reason):
+        text_lines(data, "f")

@@ -1,0 +1,216 @@
+"""regguard.auth.htpasswd: the password file, and the checker on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from passlib.hash import bcrypt
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.task import Clock
+from zope.interface.verify import verifyObject
+
+from regguard.auth.files import POLL_INTERVAL, FileError, FileWatcher
+from regguard.auth.hashes import StoredHash
+from regguard.auth.htpasswd import HtpasswdChecker, parse_htpasswd
+from regguard.auth.interfaces import IHostedChecker, IVersionedChecker, Overloaded
+from regguard.auth.threads import WAITING_PER_THREAD
+
+Write = Callable[..., str]
+Outcome = Callable[[Any], Any]
+
+ONE = bcrypt.using(rounds=4).hash("one")
+TWO = bcrypt.using(rounds=4).hash("two")
+STRONG = bcrypt.using(rounds=5).hash("strong")
+SHA = "{SHA}GpHWL3ymc5liWkNopqtdSjuqYHM="
+
+
+def ask(checker: HtpasswdChecker, name: str, password: str) -> Any:
+    return checker.requestAvatarId(UsernamePassword(name.encode(), password.encode()))
+
+
+def test_interfaces(write: Write) -> None:
+    """It is a checker that has versions and can be hosted."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}"))
+
+    for interface in (ICredentialsChecker, IVersionedChecker, IHostedChecker):
+        verifyObject(interface, checker)
+
+
+def test_e14_a_usual_file_is_read() -> None:
+    """Comments, blank lines, CR LF, a missing last line end and odd names are all fine."""
+    data = (
+        f"# users\r\nci:{ONE}\r\n\n a#b :x\n".replace(" a#b :x", f"a#b c:{TWO}") + f"jürgen:{SHA}"
+    )
+
+    table = parse_htpasswd(data.encode(), "auth/htpasswd")
+
+    assert set(table.users) == {b"ci", b"a#b c", "jürgen".encode()}
+    assert repr(table) == "3 users"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ci", "auth/htpasswd:2: no colon: write user:hash"),
+        (f":{ONE}", "auth/htpasswd:2: no user name"),
+        (f"bob:{ONE}\nci:{ONE}\nbob:{TWO}", "auth/htpasswd:4: user bob stands in line 2 already"),
+        (f"ci :{ONE}", "auth/htpasswd:2: blanks around"),
+        (f" ci:{ONE}", "auth/htpasswd:2: blanks around"),
+        (f"ci:{ONE} ", "auth/htpasswd:2: blanks around"),
+        (f"ci: {ONE}", "auth/htpasswd:2: blanks around"),
+        (f"c\u202ei:{ONE}", "auth/htpasswd:2: a character in the user name"),
+        (f"c\x1bi:{ONE}", "auth/htpasswd:2: a character in the user name"),
+        ("ci:", "auth/htpasswd:2: user ci: not a password hash"),
+        ("ci:!", "auth/htpasswd:2: user ci: not a password hash"),
+        ("ci:*", "auth/htpasswd:2: user ci: not a password hash"),
+        (f"ci:{ONE[:40]}", "auth/htpasswd:2: user ci: not a password hash"),
+        (f"ci:{ONE}:1000", "auth/htpasswd:2: user ci: not a password hash"),
+        (f"ci:{ONE.replace('$04$', '$31$')}", "auth/htpasswd:2: user ci: bcrypt cost 31"),
+        (f"ci:{ONE}\0", "auth/htpasswd:2: a NUL byte"),
+    ],
+)
+def test_e14_e15_a_bad_line_is_refused_with_its_number(text: str, reason: str) -> None:
+    """Errors name file, line, user and cure."""
+    with pytest.raises(FileError) as caught:
+        parse_htpasswd(f"# line one\n{text}".encode(), "auth/htpasswd")
+
+    assert str(caught.value).startswith(reason)
+
+
+def test_f01_a_password_in_plain_text_is_not_repeated() -> None:
+    """Who wrote a password instead of a hash does not find it in the log."""
+    with pytest.raises(FileError) as caught:
+        parse_htpasswd(b"ci:canary", "f")
+
+    assert "canary" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_e14_a_large_file_is_read() -> None:
+    """A hundred thousand users are no more than a moment's work."""
+    data = "".join(f"user{number}:{SHA}\n" for number in range(100_000))
+
+    assert len(parse_htpasswd(data.encode(), "f").users) == 100_000
+
+
+def test_a_file_of_comments_locks_everybody_out(write: Write, outcome: Outcome) -> None:
+    """No user is a legal number of users, and no password is right then."""
+    checker = HtpasswdChecker(write("# closed\n"))
+
+    assert isinstance(outcome(ask(checker, "ci", "one")), UnauthorizedLogin)
+
+
+def test_e10_the_decoy_has_the_commonest_scheme_and_cost() -> None:
+    """Unknown users are refused at the price that most users have."""
+    table = parse_htpasswd(f"a:{SHA}\nb:{STRONG}\nc:{ONE}\nd:{STRONG}\n".encode(), "f")
+
+    assert table.decoy is not None
+    assert (table.decoy.scheme, table.decoy.cost) == ("bcrypt", 5)
+    assert parse_htpasswd(b"#", "f").decoy is None
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("ci", "two"), ("ci", "ONE"), ("CI", "one"), ("ci ", "one"), ("eve", "one"), ("", "one"),
+     ("ci", ""), ("ci", ONE)],
+)  # fmt: skip
+def test_wrong_credentials_are_unauthorized(
+    write: Write, outcome: Outcome, name: str, password: str
+) -> None:
+    """Only the very name and the very password log in (an empty one never does)."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\nbob:{TWO}\n"))
+
+    assert isinstance(outcome(ask(checker, name, password)), UnauthorizedLogin)
+    assert outcome(ask(checker, "ci", "one")) == b"ci"
+
+
+def test_e10_an_unknown_user_costs_what_a_wrong_password_costs(
+    write: Write, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are one verification; even the decoy's own password lets nobody in."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\n"))
+    tried: list[StoredHash] = []
+    matches = StoredHash.matches
+
+    def counting(self: StoredHash, password: bytes) -> bool:
+        tried.append(self)
+        return matches(self, password)
+
+    monkeypatch.setattr(StoredHash, "matches", counting)
+
+    assert isinstance(outcome(ask(checker, "ci", "wrong")), UnauthorizedLogin)
+    assert isinstance(outcome(ask(checker, "eve", "one")), UnauthorizedLogin)
+    assert [stored.cost for stored in tried] == [4, 4]
+
+
+def test_by_itself_it_notices_a_change_at_the_next_login(write: Write, outcome: Outcome) -> None:
+    """In a program that never attaches it, the file is looked at for each log-in."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\n"))
+    write(f"ci:{TWO}\n")
+
+    assert outcome(ask(checker, "ci", "two")) == b"ci"
+    assert isinstance(outcome(ask(checker, "ci", "one")), UnauthorizedLogin)
+
+
+def test_attached_it_hashes_in_threads_and_is_watched(
+    write: Write, threads: Any, watcher: FileWatcher, clock: Clock, outcome: Outcome
+) -> None:
+    """The reactor's thread neither hashes nor reads the file."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\n"))
+    checker.attach(threads.service, watcher)
+    write(f"ci:{TWO}\n")
+
+    answer = ask(checker, "ci", "one")
+    assert not answer.called
+    threads.pool.run_all()
+    assert outcome(answer) == b"ci"
+
+    clock.advance(POLL_INTERVAL)
+    answer = ask(checker, "ci", "one")
+    threads.pool.run_all()
+    assert isinstance(outcome(answer), UnauthorizedLogin)
+
+
+def test_e11_a_full_queue_is_no_verdict(
+    write: Write, threads: Any, watcher: FileWatcher, outcome: Outcome
+) -> None:
+    """Who finds the queue full is neither let in nor told that the password is wrong."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\n"))
+    checker.attach(threads.service, watcher)
+    for _ in range(2 + 2 * WAITING_PER_THREAD):
+        threads.service.run(int)
+
+    assert isinstance(outcome(ask(checker, "ci", "one")), Overloaded)
+    assert isinstance(outcome(ask(checker, "eve", "one")), Overloaded)
+
+
+def test_e13_the_version_is_the_stored_hash(
+    write: Write, threads: Any, watcher: FileWatcher, clock: Clock
+) -> None:
+    """It changes with the user's line, goes with it, and survives other changes."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\nbob:{TWO}\n"))
+    checker.attach(threads.service, watcher)
+    before = checker.version_of(b"ci"), checker.version_of(b"bob")
+
+    write(f"# moved\nbob:{TWO}\nci:{STRONG}\n")
+    clock.advance(POLL_INTERVAL)
+    assert checker.version_of(b"ci") != before[0]
+    assert checker.version_of(b"bob") == before[1]
+
+    write(f"bob:{TWO}\n")
+    clock.advance(POLL_INTERVAL)
+    assert checker.version_of(b"ci") is None
+    assert checker.version_of(b"eve") is None
+
+
+def test_f01_nothing_prints_a_hash(write: Write) -> None:
+    """Checker, file, table and version print names and numbers only."""
+    checker = HtpasswdChecker(write(f"ci:{ONE}\n"))
+    printed = f"{checker!r} {checker.file!r} {checker.file.content!r} {checker.version_of(b'ci')!r}"
+
+    assert "$2" not in printed
+    assert ONE[-20:] not in printed

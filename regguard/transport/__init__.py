@@ -1,0 +1,19 @@
+"""Sockets under Twisted's reactor, with fewer copies and fewer turns.
+
+The only room that touches Twisted's private names (buffers of ``FileDescriptor``, the closing
+steps of ``tcp.Server``); each use says which.  Everything here has a plain counterpart in
+Twisted with the same contract (``ITCPTransport``), and the rooms above work with either.
+
+``eager``
+    a write that reaches the socket in the same turn where nothing is queued before it;
+``tls``
+    an accepted TCP connection whose octets go through OpenSSL on the socket itself.
+"""
+
+from __future__ import annotations
+
+from regguard.transport.contract import StreamTransport
+from regguard.transport.eager import writer_for
+from regguard.transport.tls import TLSServer, tls_transport
+
+__all__ = ["StreamTransport", "TLSServer", "tls_transport", "writer_for"]

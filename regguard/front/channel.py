@@ -1,0 +1,487 @@
+"""The HTTP/1.1 server channel: one connection, its requests one after the other.
+
+A request goes through these states; a pipelined request waits until the one before it is
+answered, so answers keep their order (CVE-2023-46137 and CVE-2024-41671 were about that).
+
+HEAD
+    octets of a head are collected; the deadline is absolute.
+BODY
+    the resource has the request; the body goes to its sink, or stays with the client while the
+    resource has not asked for it.
+ANSWER
+    the body is in; what the client sends now is its next request and is not read.
+DRAIN
+    the response is out, and the little rest of the body is read and forgotten so that the
+    connection lives on.
+LINGER
+    the last response is out and our side is closed; the client may still be sending.  Closing
+    the socket now would make TCP throw away the response (RFC 9112 section 9.6).
+CLOSED
+    nothing more is read; what is queued may still leave.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from regguard import answers
+from regguard.front.request import BodySink, Request
+from regguard.http1 import (
+    HEAD_END,
+    MAX_HEAD,
+    MAX_TARGET,
+    LengthBody,
+    MalformedRequest,
+    RequestHead,
+    check_partial_request,
+    parse_request_head,
+    request_body,
+)
+from regguard.http1.body import NO_BODY, Body
+from regguard.transport import StreamTransport, writer_for
+
+if TYPE_CHECKING:
+    from regguard.front.site import Site
+
+FIRST_BYTE_TIMEOUT = 10
+"""Seconds for the TLS handshake and the first octet of a request; HAProxy's advice."""
+HEAD_TIMEOUT = 20
+"""Seconds from the first octet of a head to its end, however slowly they trickle; the lower
+bound of Apache's RequestReadTimeout."""
+IDLE_TIMEOUT = 60
+"""Seconds a kept-alive connection may wait for its next request; nginx's 60 to 75."""
+BODY_TIMEOUT = 60
+"""Seconds of silence of a client that owes us a body; nginx's client_body_timeout."""
+LINGER_TIMEOUT = 5
+"""Seconds a refused client may go on sending before its socket is closed; nginx's
+lingering_timeout."""
+LINGER_BYTES = 256 * 1024
+"""Octets of a refused body that are read and forgotten; after that the client's own socket
+buffer stops it."""
+CLOSE_TIMEOUT = 60
+"""Seconds for the last queued octets to leave; nginx's send_timeout."""
+DRAIN_BYTES = 64 * 1024
+"""A refused body with at most this rest is read to keep the connection (a TLS handshake costs
+more than that)."""
+
+_HEAD, _BODY, _ANSWER, _DRAIN, _LINGER, _CLOSED = range(6)
+_STATES = ("HEAD", "BODY", "ANSWER", "DRAIN", "LINGER", "CLOSED")
+
+_CODES = {408: "UNKNOWN", 500: "UNKNOWN"}
+
+
+@implementer(IHalfCloseableProtocol, IPushProducer)
+class Channel(Protocol):
+    """See the module; as IPushProducer it produces the body of the current request."""
+
+    transport: StreamTransport  # type: ignore[assignment]
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.client = ""
+        self.request: Request | None = None
+        self.deadline: float = inf
+        self._state = _HEAD
+        self._buffer = b""
+        self._searched = 0
+        self._parsing = False
+        self._reading = True
+        self._body: Body = NO_BODY
+        self._sink: BodySink | None = None
+        self._closing = False
+        self._peer_finished = False
+        self._continue_due = False
+        self._discarded = 0
+        self._log = _LOG
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.client or '?'} {_STATES[self._state]} {self.request!r}>"
+
+    # -- the connection ------------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """A client is there."""
+        self.write = writer_for(self.transport)
+        self.site.channels.add(self)
+        self.deadline = self.site.now + FIRST_BYTE_TIMEOUT
+        try:
+            # A response head and its body may be two writes; Nagle would hold the second.
+            self.transport.setTcpNoDelay(True)
+        except (AttributeError, OSError):
+            pass  # a UNIX socket, or the client is gone already
+
+    def dataReceived(self, data: bytes) -> None:
+        """Octets from the client."""
+        state = self._state
+        if state == _HEAD:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._parse()
+        elif state == _BODY:
+            if self._sink is None:
+                self._buffer += data
+                self._pause()
+            else:
+                self.deadline = self.site.now + BODY_TIMEOUT
+                self._take_body(data)
+        elif state == _ANSWER:
+            self._buffer += data
+            self._pause()
+        elif state == _DRAIN:
+            self._drain_body(data)
+        elif state == _LINGER:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
+                self._pause()
+
+    def readConnectionLost(self) -> None:
+        """The client closed its side and may still read ours."""
+        self._peer_finished = True
+        if self._state == _ANSWER:
+            return
+        if self._state == _BODY:
+            self._break("client closed in the body")
+        elif self._state != _CLOSED:
+            self._close()
+
+    def writeConnectionLost(self) -> None:
+        """Our side is closed; that was asked for."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._state = _CLOSED
+        self._buffer = b""
+        self._gone("client went away")
+        self.site.channel_lost(self)
+
+    def deadline_passed(self) -> None:
+        """The client was too slow."""
+        state = self._state
+        if state == _HEAD:
+            if self._buffer:
+                self._refuse(MalformedRequest("the request head took too long", 408))
+            else:
+                self._close()
+        elif state in (_BODY, _DRAIN):
+            self._break("client stopped sending its body")
+        elif state == _LINGER:
+            self._close()
+        else:
+            self.abort()
+
+    def drain(self) -> None:
+        """End the connection after the current request."""
+        self._closing = True
+        if self._state == _HEAD and not self._buffer:
+            self._close()
+
+    # -- heads ---------------------------------------------------------------------------
+
+    def _parse(self) -> None:
+        self._parsing = True
+        while self._state == _HEAD and self._buffer:
+            buffer = self._buffer
+            end = buffer.find(HEAD_END, self._searched)
+            if end == 0 or buffer.startswith(b"\r\n"):
+                # RFC 9112 section 2.2: one empty line before a request is forgiven.
+                if end == 0 or buffer.startswith(b"\r\n", 2):
+                    self._refuse(MalformedRequest("empty lines before the request"))
+                    break
+                self._buffer = buffer = buffer[2:]
+                self._searched = 0
+                end = buffer.find(HEAD_END)
+            if end < 0:
+                self._wait_for_head(buffer)
+                break
+            end += len(HEAD_END)
+            try:
+                if end > MAX_HEAD:
+                    too_long = buffer.find(b"\r\n") > MAX_TARGET
+                    raise MalformedRequest("request head too long", 414 if too_long else 431)
+                if end == len(buffer):
+                    self._buffer = b""
+                    head = parse_request_head(buffer)
+                else:
+                    self._buffer = buffer[end:]
+                    head = parse_request_head(buffer[:end])
+            except MalformedRequest as error:
+                self._refuse(error)
+                break
+            self._searched = 0
+            self._begin(head, end)
+        self._parsing = False
+        if self._state == _HEAD:
+            if self._peer_finished:
+                self._close()
+            else:
+                self._resume()
+
+    def _wait_for_head(self, buffer: bytes) -> None:
+        if not self._searched:
+            self.deadline = self.site.now + HEAD_TIMEOUT
+        try:
+            if buffer not in (b"\r", b"\r\n"):
+                check_partial_request(buffer, self._searched)
+        except MalformedRequest as error:
+            self._refuse(error)
+        else:
+            # At least 1, so that the deadline is set once for each head.
+            self._searched = max(1, len(buffer) - len(HEAD_END) + 1)
+
+    def _begin(self, head: RequestHead, head_bytes: int) -> None:
+        if not self.client:
+            self.client = _host(self.transport.getPeer())
+        request = self.request = Request(self, head, head_bytes)
+        self._body = request_body(head)
+        self._sink = None
+        self._continue_due = head.expects_continue
+        if head.close:
+            self._closing = True
+        self._state = _BODY if head.has_body else _ANSWER
+        self.deadline = inf
+        try:
+            self.site.resource.render(request)
+        except Exception:
+            self._log.failure("the resource failed on a request")
+            if self.request is request and not request.status:
+                self._gone_silently()
+                request.answer(answers.error(500, "UNKNOWN", "internal error"))
+            elif self.request is request:
+                self.abort()
+
+    def _refuse(self, error: MalformedRequest) -> None:
+        """Answer what is no request, and read no further."""
+        if not self.client:
+            self.client = _host(self.transport.getPeer())
+        self._closing = True
+        self._buffer = b""
+        self._body = _UNKNOWN_BODY
+        self._state = _BODY
+        self.request = Request(self, None, 0)
+        code = "UNSUPPORTED" if error.status in (417, 501, 505) else "UNKNOWN"
+        self.request.answer(answers.error(error.status, code, error.reason))
+
+    # -- bodies --------------------------------------------------------------------------
+
+    def receive_body(self, sink: BodySink) -> None:
+        """See ``Request.receive_body``."""
+        self._sink = sink
+        if self._state != _BODY:
+            sink.body_end()
+            return
+        self.deadline = self.site.now + BODY_TIMEOUT
+        data, self._buffer = self._buffer, b""
+        if data:
+            self._take_body(data)
+        if self._state == _BODY:
+            self._resume()
+
+    def send_continue(self) -> None:
+        """See ``Request.send_continue``."""
+        # A client that has begun to send does not wait (RFC 9110 section 10.1.1).
+        if self._continue_due and not self._buffer:
+            self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._continue_due = False
+
+    def waits_for_body(self, request: Request) -> bool:
+        """See ``Request.waits_for_body``."""
+        return self.request is request and self._state == _BODY and self._reading
+
+    def _take_body(self, data: bytes) -> None:
+        request, sink = self.request, self._sink
+        assert request is not None and sink is not None
+        try:
+            data, rest = self._body.feed(data)
+        except MalformedRequest as error:
+            self._break(error.reason)
+            return
+        if data:
+            request.body_bytes_in += len(data)
+            sink.body_data(data)
+            if self.request is not request or self._state != _BODY:
+                return  # the sink ended the request
+        if self._body.complete:
+            self._state = _ANSWER
+            self.deadline = inf
+            if rest:
+                self._buffer = rest
+                self._pause()
+            else:
+                self._resume()
+            sink.body_end()
+
+    def _drain_body(self, data: bytes) -> None:
+        try:
+            _, self._buffer = self._body.feed(data)
+        except MalformedRequest:
+            self.abort()
+            return
+        if self._body.complete:
+            self._next()
+
+    def _break(self, reason: str) -> None:
+        """The body will never be whole: say so on both sides."""
+        request = self.request
+        if request is None or request.status:
+            self._gone(reason)
+            self.abort()
+            return
+        self._gone_silently(reason)
+        self._closing = True
+        if reason == "client stopped sending its body":
+            answer = answers.error(408, "UNKNOWN", reason)
+        else:
+            answer = answers.error(400, "UNKNOWN", reason)
+        request.answer(answer)
+
+    def pauseProducing(self) -> None:
+        """The registry does not take more of the body now."""
+        self.deadline = inf
+        self._pause()
+
+    def resumeProducing(self) -> None:
+        """The registry takes more of the body."""
+        if self._state == _BODY:
+            self.deadline = self.site.now + BODY_TIMEOUT
+            self._resume()
+
+    def stopProducing(self) -> None:
+        """The registry's connection is gone; whoever relays decides what the client hears."""
+
+    # -- responses -----------------------------------------------------------------------
+
+    def response_begins(self) -> bool:
+        """Whether the connection ends with the response that begins now."""
+        if not self._closing and self._state == _BODY and not self._may_drain():
+            self._closing = True
+        return self._closing or self.site.draining
+
+    def close_after_response(self) -> bool:
+        """The end of the response is the end of the connection."""
+        self._closing = True
+        return True
+
+    def _may_drain(self) -> bool:
+        # A client that waits for 100 Continue may or may not send its body after a refusal:
+        # what comes next could be read in two ways.
+        body = self._body
+        return (
+            isinstance(body, LengthBody)
+            and body.remaining <= DRAIN_BYTES
+            and not self._continue_due
+        )
+
+    def response_finished(self) -> None:
+        """The response of the current request went out whole."""
+        request = self.request
+        if request is None:
+            return
+        self.request = None
+        request.when_gone = None
+        self._sink = None
+        self.site.log(request)
+        if self._closing or self.site.draining:
+            if self._state == _BODY and not self._peer_finished:
+                self._linger()
+            else:
+                self._close()
+        elif self._state == _BODY:
+            self._state = _DRAIN
+            self.deadline = self.site.now + BODY_TIMEOUT
+            data, self._buffer = self._buffer, b""
+            self._resume()
+            self._drain_body(data)
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        self._state = _HEAD
+        self._searched = 0
+        self.deadline = self.site.now + IDLE_TIMEOUT
+        if not self._parsing:
+            if self._buffer or self._peer_finished:
+                self._parse()
+            else:
+                self._resume()
+
+    def _gone(self, reason: str) -> None:
+        """The current request ends without its whole response."""
+        request = self.request
+        if request is not None:
+            self._gone_silently(reason)
+            self.request = None
+            self.site.log(request)
+
+    def _gone_silently(self, reason: str = "internal error") -> None:
+        request = self.request
+        if request is not None and request.when_gone is not None:
+            when_gone, request.when_gone = request.when_gone, None
+            when_gone(reason)
+
+    # -- endings -------------------------------------------------------------------------
+
+    def _linger(self) -> None:
+        self._state = _LINGER
+        self._buffer = b""
+        self.deadline = self.site.now + LINGER_TIMEOUT
+        if self.site.half_closes:
+            self.transport.loseWriteConnection()
+            self._reading = True
+            self.transport.resumeProducing()
+        else:
+            # Twisted's own TLS sends close_notify and reads on until the client closes.
+            self._resume()
+            self.transport.loseConnection()
+
+    def _close(self) -> None:
+        """Close after what is queued has left."""
+        self._state = _CLOSED
+        self._buffer = b""
+        self.deadline = self.site.now + CLOSE_TIMEOUT
+        self.transport.loseConnection()
+
+    def abort(self) -> None:
+        """Cut the connection now (a TCP reset, no close_notify)."""
+        self._state = _CLOSED
+        self._buffer = b""
+        self.deadline = inf
+        self._gone("aborted")
+        self.transport.abortConnection()
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self.transport.pauseProducing()
+
+    def _resume(self) -> None:
+        if not self._reading and not self._peer_finished:
+            self._reading = True
+            self.transport.resumeProducing()
+
+
+_LOG = Logger(namespace="regguard.front")
+
+
+class _UnknownBody:
+    """What follows a head that was not understood: nobody can say."""
+
+    complete = False
+    ends_with_connection = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        return b"", b""
+
+
+_UNKNOWN_BODY = _UnknownBody()
+
+
+def _host(address: object) -> str:
+    """The client's network address; "unix:" where it has none."""
+    host = getattr(address, "host", None)
+    return host if isinstance(host, str) else "unix:"

@@ -1,0 +1,116 @@
+"""The factory of channels, and the one timer that watches all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
+from twisted.internet.task import LoopingCall
+
+from regguard.front.channel import Channel
+from regguard.front.request import Request
+
+TICK = 1.0
+"""Seconds between looks at the deadlines.  One pass over all channels costs less than setting
+and cancelling a timer for each request, and no deadline here needs more precision."""
+
+
+class Renders(Protocol):
+    """What a site needs of its resource; ``IResource`` has it."""
+
+    def render(self, request: Any) -> Any:
+        """Answer the request, now or later."""
+
+
+class Site(Factory):
+    """Builds a ``Channel`` for each connection and hands its requests to ``resource``.
+
+    ``clock`` is an IReactorTime; ``wall_clock`` gives the seconds since the epoch for ``Date``.
+    ``log`` is called once for each request that came to an end, however it ended.
+    ``secure`` says that clients speak TLS to us; ``half_closes`` that the transports can close
+    one direction (Twisted's memory-BIO TLS can't).
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        resource: Renders,
+        clock: Any,
+        wall_clock: Callable[[], float],
+        log: Callable[[Request], None],
+        secure: bool,
+        half_closes: bool = True,
+    ) -> None:
+        self.resource = resource
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self.log = log
+        self.secure = secure
+        self.half_closes = half_closes
+        self.channels: set[Channel] = set()
+        self.draining = False
+        self.now: float = clock.seconds()
+        self._watch = LoopingCall(self._look_at_deadlines)
+        self._watch.clock = clock
+        self._drained: Deferred[None] | None = None
+        self._date = b""
+        self._date_second = -1
+
+    def buildProtocol(self, addr: IAddress | None) -> Channel:
+        """A channel for a new connection."""
+        return Channel(self)
+
+    def startFactory(self) -> None:
+        """Begin to watch the deadlines."""
+        self.now = self.clock.seconds()
+        self._watch.start(TICK, now=False)
+
+    def stopFactory(self) -> None:
+        """Nothing: the channels outlive the listening port, and so does their watch."""
+
+    def _look_at_deadlines(self) -> None:
+        self.now = now = self.clock.seconds()
+        for channel in [c for c in self.channels if c.deadline <= now]:
+            channel.deadline_passed()
+
+    def channel_lost(self, channel: Channel) -> None:
+        """A connection is gone."""
+        self.channels.discard(channel)
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def drain(self) -> Deferred[None]:
+        """Let running requests finish and close every connection after its request.
+
+        Fires when no connection is left.  To be called once, after listening has ended.
+        """
+        self.draining = True
+        for channel in list(self.channels):
+            channel.drain()
+        drained: Deferred[None] = Deferred()
+        if self.channels:
+            self._drained = drained
+        else:
+            drained.callback(None)
+        return drained
+
+    def stop(self) -> None:
+        """Cut what is left and stop watching."""
+        for channel in list(self.channels):
+            channel.abort()
+        if self._watch.running:
+            self._watch.stop()
+
+    def date(self) -> bytes:
+        """Now as an IMF-fixdate (RFC 9110 section 5.6.7), made once a second."""
+        second = int(self.wall_clock())
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode("ascii")
+        return self._date

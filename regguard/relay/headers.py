@@ -1,0 +1,206 @@
+"""Header rules, both ways.
+
+The order is what keeps it safe (CVE-2022-31813, CVE-2024-45410, CVE-2025-48865): first
+everything that ends here is dropped, with what ``Connection`` lists; then framing and our own
+fields are added, so nothing a client sends can take them away or double them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import SplitResult, urlsplit
+
+from regguard.http1 import RequestHead, ResponseHead, field, request_head, text
+
+HOP_BY_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
+)
+"""RFC 9110 section 7.6.1, and Proxy-Connection which clients made up."""
+
+_DROPPED_FROM_REQUEST = HOP_BY_HOP | {
+    # Written anew, from what was decided on.
+    b"host",
+    b"content-length",
+    # Ends here: the registry must never see the credential, nor decide on a 100 Continue.
+    b"authorization",
+    b"expect",
+    # Who, from where, to which address: only our word counts.  distribution believes
+    # "Forwarded" more than anything else, from anyone.
+    b"forwarded",
+    b"via",
+    b"x-real-ip",
+    b"x-remote-user",
+    b"x-remote-group",
+    b"remote-user",
+    b"x-original-url",
+    b"x-rewrite-url",
+    b"x-original-method",
+    b"x-original-host",
+    # "Act as if another method had been used": decided on one, done another.
+    b"x-http-method",
+    b"x-http-method-override",
+    b"x-method-override",
+}
+
+_DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
+    b"content-length",
+    b"docker-distribution-api-version",
+    # The registry's own challenge would send the client's password to whom it names
+    # (CVE-2026-33540).
+    b"www-authenticate",
+    b"http2-settings",
+    b"alt-svc",
+}
+
+API_VERSION = b"Docker-Distribution-Api-Version: registry/2.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The scheme and authority by which clients reach the registry (``--public-url``)."""
+
+    scheme: bytes
+    authority: bytes
+
+
+def upstream_request(
+    head: RequestHead,
+    target: bytes,
+    *,
+    client: str,
+    secure: bool,
+    user_name: str,
+    is_upload: bool,
+    origin: Origin | None,
+    credential: bytes | None,
+) -> bytes:
+    """The head that goes to the registry.
+
+    ``target`` is the canonical one that was authorized.  ``credential`` is regguard's own
+    Authorization value for the registry, if it has one.  An upload's content type is always
+    ``application/octet-stream``: Go reads ``mount`` and ``from`` out of a form body (cases
+    D02-D04), so there must be none.
+    """
+    if origin is not None:
+        scheme, authority = origin.scheme, origin.authority
+    else:
+        scheme, authority = b"https" if secure else b"http", head.host
+    lines = [b"Host: " + authority]
+    options = head.connection_options
+    for name, key, value in head.fields:
+        if key in _DROPPED_FROM_REQUEST or key in options or not _goes_on(key):
+            continue
+        if is_upload and key == b"content-type":
+            continue
+        lines.append(name + b": " + value)
+    if is_upload:
+        lines.append(b"Content-Type: application/octet-stream")
+    if head.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    elif head.content_length is not None:
+        lines.append(b"Content-Length: %d" % head.content_length)
+    address = field(b"X-Real-IP", client.encode("ascii", "replace"))
+    lines.append(address)
+    lines.append(b"X-Forwarded-For" + address[9:])
+    lines.append(b"X-Forwarded-Proto: " + scheme)
+    lines.append(b"X-Forwarded-Host: " + authority)
+    lines.append(b"X-Forwarded-User: " + text(user_name))
+    if credential is not None:
+        lines.append(b"Authorization: " + credential)
+    return request_head(head.method, target, lines)
+
+
+def _goes_on(key: bytes) -> bool:
+    """Whether a client's field may go to the registry at all.
+
+    Names with ``_`` or ``.`` are other names' doubles to CGI-like servers (CVE-2025-64484);
+    no registry client sends them.
+    """
+    return not key.startswith(b"x-forwarded-") and b"_" not in key and b"." not in key
+
+
+def client_fields(head: ResponseHead, upstream: Origin) -> list[bytes]:
+    """The field lines for the client, without framing of a body of unknown length."""
+    lines = [API_VERSION]
+    options = head.connection_options
+    for name, key, value in head.fields:
+        if key in _DROPPED_FROM_RESPONSE or key in options:
+            continue
+        if key == b"location":
+            value = client_location(value, upstream)
+        elif key == b"link":
+            value = value.replace(b"<" + _prefix(upstream), b"</")
+        lines.append(name + b": " + value)
+    # RFC 9110 section 8.6: never with 204.
+    if head.content_length is not None and head.status != 204:
+        lines.append(b"Content-Length: %d" % head.content_length)
+    return lines
+
+
+def client_location(value: bytes, upstream: Origin) -> bytes:
+    """A Location as the client must read it.
+
+    A registry that ignores X-Forwarded-* names its own address, which clients can't reach;
+    the path alone works for all of them (docker since 1.8).  Everything else, above all a
+    signed storage URL, stays as it is.
+    """
+    prefix = _prefix(upstream)
+    if value.startswith(prefix):
+        # Two slashes at the front would name another host.
+        return b"/" + value[len(prefix) :].lstrip(b"/")
+    return value
+
+
+def _prefix(upstream: Origin) -> bytes:
+    return upstream.scheme + b"://" + upstream.authority + b"/"
+
+
+def origin_of(url: str) -> Origin:
+    """The origin of an ``http://`` or ``https://`` URL; raises ValueError with the reason."""
+    parts = split_url(url)
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://")
+    check_ends_after_port(parts)
+    if parts.username is not None:
+        raise ValueError("must not hold a user or password")
+    return Origin(parts.scheme.encode("ascii"), parts.netloc.encode("ascii"))
+
+
+def split_url(url: str) -> SplitResult:
+    """Take a URL apart; its host and port are well formed where it has any.
+
+    Raises ValueError with a reason that never quotes the URL, because it may hold a password.
+    """
+    if not (url.isascii() and url.isprintable()):
+        raise ValueError("must be written in printable ASCII")
+    try:
+        parts = urlsplit(url)
+        malformed = parts.port == 0 or _HOST.fullmatch(parts.hostname or "") is None
+    except ValueError:
+        malformed = True
+    if malformed:
+        raise ValueError("its host or port is malformed; write http://127.0.0.1:5000")
+    return parts
+
+
+def check_ends_after_port(parts: SplitResult) -> None:
+    """Raise ValueError for a URL that is more or less than an origin."""
+    if not parts.hostname:
+        raise ValueError("names no host; write http://127.0.0.1:5000")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must end after the host and port; clients' paths go on as they are")
+
+
+# Host names, with the underscore of docker compose's services, and addresses.
+_HOST = re.compile(r"[a-z0-9._-]*|[0-9a-f:.]+(?:%[a-z0-9]+)?")

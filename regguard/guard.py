@@ -1,0 +1,139 @@
+"""The guard: authenticate, authorize, relay; and what regguard itself has to say.
+
+The order of acts is fixed: the head is parsed, the target understood, the caller authenticated
+and authorized; only then comes ``100 Continue`` and the first octet upstream.  An error on the
+way to a decision is a refusal.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from regguard import answers
+from regguard.access import Denial, Policy, Refusal, parse_access
+from regguard.auth.authenticator import Authenticator
+from regguard.auth.interfaces import Unauthenticated, Undecided
+from regguard.auth.realm import User
+from regguard.relay import Relay, UpstreamFailure
+
+RETRY_AFTER = 5
+"""Seconds after which a client should come again when too much is under way.  podman reads it;
+docker's login gives up after 15."""
+
+# The nginx recipe's rule: docker before 1.6 speaks another protocol to the same paths.
+_OLD_DOCKER = re.compile(rb"docker/1\.(?:3|4|5(?!\.[0-9]-dev))|Go ")
+
+
+@implementer(IResource)
+class GuardResource:
+    """The one leaf resource: decides on every request and hands the granted ones on."""
+
+    isLeaf = True
+
+    def __init__(self, authenticator: Authenticator, policy: Policy, realm: str) -> None:
+        self._authenticator = authenticator
+        self.policy = policy
+        self._challenge = answers.challenge(realm)
+        self._relay: Relay | None = None
+        self._log = Logger(namespace="regguard.guard")
+
+    def relay_through(self, relay: Relay) -> None:
+        """Set the relay; granted requests get 503 before."""
+        self._relay = relay
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> GuardResource:
+        """A leaf has no children; it answers for all paths."""
+        return self
+
+    def putChild(self, path: bytes, child: Any) -> None:
+        """A leaf takes no children."""
+        raise TypeError("GuardResource is a leaf")
+
+    def render(self, request: Any) -> int:
+        """Answer or relay ``request`` (a ``front.Request``)."""
+        head = request.head
+        if head.target == b"/" and head.method in (b"GET", b"HEAD"):
+            request.answer(answers.welcome())
+            return NOT_DONE_YET
+        try:
+            access = parse_access(head.method, head.target)
+        except Refusal as refusal:
+            more = () if refusal.allow is None else (b"Allow: " + refusal.allow,)
+            request.answer(answers.error(refusal.status, refusal.code, refusal.message, *more))
+            return NOT_DONE_YET
+        if head.user_agent is not None and _OLD_DOCKER.match(head.user_agent):
+            request.answer(
+                answers.error(404, "UNSUPPORTED", "docker before 1.6 is not supported")
+            )
+            return NOT_DONE_YET
+        try:
+            who = self._authenticator.authenticate(head.authorization)
+        except Unauthenticated:
+            request.answer(self._challenge)
+            return NOT_DONE_YET
+        except Undecided as undecided:
+            self._busy(request, undecided.retry_after)
+            return NOT_DONE_YET
+        if isinstance(who, Deferred):
+            who.addCallbacks(
+                self._authenticated, self._not_authenticated, (request, access), {}, (request,)
+            )
+            who.addErrback(self._fault, request)
+        else:
+            self._authenticated(who, request, access)
+        return NOT_DONE_YET
+
+    def _authenticated(self, user: User, request: Any, access: Any) -> None:
+        if not request.live:
+            return
+        request.user_name = user.name
+        verdict = self.policy.decide(user.name, user.groups, access)
+        if isinstance(verdict, Denial):
+            request.answer(
+                answers.error(403, "DENIED", verdict.message, detail={"rule": verdict.rule})
+            )
+        elif self._relay is None:
+            self._busy(request, RETRY_AFTER)
+        else:
+            self._relay.send(request, verdict.target, user.name, access.is_upload)
+
+    def _not_authenticated(self, failure: Failure, request: Any) -> None:
+        if not request.live:
+            failure.trap(Unauthenticated, Undecided)
+        elif failure.check(Undecided):
+            self._busy(request, failure.value.retry_after)
+        elif failure.check(Unauthenticated):
+            request.answer(self._challenge)
+        else:
+            failure.raiseException()
+
+    def _fault(self, failure: Failure, request: Any) -> None:
+        self._log.failure("fault on the way to a decision", failure=failure)
+        if request.live and not request.status:
+            request.answer(answers.error(500, "UNKNOWN", "internal error"))
+        elif request.live:
+            request.abort()
+
+    def _busy(self, request: Any, retry_after: int) -> None:
+        later = b"Retry-After: %d" % retry_after
+        request.answer(answers.error(503, "UNAVAILABLE", "too busy now, please retry", later))
+
+    def upstream_failed(self, request: Any, failure: UpstreamFailure) -> None:
+        """Answer a granted request whose response did not begin."""
+        self._log.warn(
+            "{status} for {user}: {reason}",
+            status=failure.status,
+            user=request.user_name,
+            reason=failure.message,
+        )
+        if request.live:
+            more = (b"Retry-After: %d" % RETRY_AFTER,) if failure.status == 503 else ()
+            request.answer(answers.error(failure.status, "UNAVAILABLE", failure.message, *more))

@@ -1,0 +1,7 @@
+"""What operators look at."""
+
+from __future__ import annotations
+
+from regguard.ops.access_log import FORMATS, AccessLog, LogFile
+
+__all__ = ["FORMATS", "AccessLog", "LogFile"]

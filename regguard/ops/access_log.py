@@ -1,0 +1,151 @@
+"""The access log: one line for each request, in Apache's formats.
+
+``common``, ``combined`` and ``combinedio`` are those of ``mod_log_config`` and ``mod_logio``, so
+whatever reads Apache's logs reads ours.  A request that the client left before its answer has
+nginx's status 499; one without a parsable head has the request line ``-``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+FLUSH_DELAY = 0.25
+"""Seconds a line may wait for company: one system call for many lines, and still a log that
+one can watch."""
+
+FLUSH_LINES = 500
+"""Lines that wait at most."""
+
+MAX_TEXT = 2048
+"""Octets of one field that are logged; the rest is cut."""
+
+FORMATS = ("common", "combined", "combinedio")
+
+_ESCAPED = re.compile(rb"[^ !#-\[\]-~]")
+_ESCAPED_NAME = re.compile(rb"[^!#-\[\]-~]")
+_STATE = re.compile(rb"([?&]_state=)[^&]*")
+
+
+class LogFile:
+    """A file, or standard output for ``-``; appends whole lines."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        if path == "-":
+            self._descriptor = sys.stdout.fileno()
+        else:
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+
+    def write(self, lines: bytes) -> None:
+        """Append; a full disk or a closed pipe costs lines, never requests."""
+        try:
+            os.write(self._descriptor, lines)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        """Close the file; standard output stays open."""
+        if self.path != "-":
+            os.close(self._descriptor)
+
+
+class AccessLog:
+    """Formats one line for each ended request and hands the lines on in batches.
+
+    ``write`` takes whole lines; ``clock`` is an IReactorTime, ``wall_clock`` gives seconds since
+    the epoch.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        clock: Any,
+        wall_clock: Callable[[], float] = time.time,
+        log_format: str = "combined",
+    ) -> None:
+        if log_format not in FORMATS:
+            raise ValueError(f"unknown access log format {log_format!r}")
+        self._write = write
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._agents = log_format != "common"
+        self._octets = log_format == "combinedio"
+        self._lines: list[bytes] = []
+        self._flushing: Any = None
+        self._second = -1
+        self._stamp = b""
+
+    def log(self, request: Any) -> None:
+        """Note a ``front.Request`` that came to an end."""
+        head = request.head
+        second = int(self._wall_clock())
+        if second != self._second:
+            self._second = second
+            self._stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second)).encode(
+                "ascii"
+            )
+        if head is None:
+            first = b"-"
+        else:
+            target = head.target
+            if b"_state=" in target:
+                # The registry's signed upload state: whoever has it can go on with the upload.
+                target = _STATE.sub(rb"\1...", target)
+            first = b"%s %s HTTP/1.%d" % (head.method, _text(target), head.minor_version)
+        name = b"-"
+        if request.user_name is not None:
+            name = _ESCAPED_NAME.sub(_escape, request.user_name.encode("utf-8")[:MAX_TEXT])
+        line = b'%s - %s [%s] "%s" %d %s' % (
+            request.client.encode("ascii", "replace") or b"-",
+            name,
+            self._stamp,
+            first,
+            request.status or 499,
+            b"%d" % request.body_bytes_out if request.body_bytes_out else b"-",
+        )
+        if self._agents:
+            referer = agent = None
+            if head is not None:
+                referer, agent = head.referer, head.user_agent
+            line += b' "%s" "%s"' % (_text(referer), _text(agent))
+        if self._octets:
+            line += b" %d %d" % (
+                request.head_bytes_in + request.body_bytes_in,
+                request.head_bytes_out + request.body_bytes_out,
+            )
+        lines = self._lines
+        lines.append(line)
+        if len(lines) >= FLUSH_LINES:
+            self.flush()
+        elif self._flushing is None:
+            self._flushing = self._clock.callLater(FLUSH_DELAY, self.flush)
+
+    def flush(self) -> None:
+        """Hand on what is there."""
+        if self._flushing is not None:
+            if self._flushing.active():
+                self._flushing.cancel()
+            self._flushing = None
+        if self._lines:
+            lines, self._lines = self._lines, []
+            lines.append(b"")
+            self._write(b"\n".join(lines))
+
+
+def _text(value: bytes | None) -> bytes:
+    """A client's text inside quotes: one bounded line, as Apache escapes it."""
+    if not value:
+        return b"-"
+    return _ESCAPED.sub(_escape, value[:MAX_TEXT])
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    octet = match[0]
+    if octet in (b'"', b"\\"):
+        return b"\\" + octet
+    return b"\\x%02x" % octet[0]

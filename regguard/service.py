@@ -1,0 +1,410 @@
+"""The composition root: settings to loaded parts to running services.
+
+``twist regguard`` finds ``Options`` and ``makeService`` here.  What can be wrong is found before
+the service starts: ``load`` opens every file the settings name, and every complaint is one line
+with option, file and cure.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.cred import strcred
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.ssl import Certificate as TrustedCertificate
+from twisted.internet.ssl import trustRootFromCertificates
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from regguard import __version__, options
+from regguard.access import Policy
+from regguard.auth.authenticator import Authenticator
+from regguard.auth.files import FileError, FileWatcher
+from regguard.auth.interfaces import IHostedChecker
+from regguard.auth.realm import Groups, Realm
+from regguard.auth.threads import VerificationThreads
+from regguard.front import Site
+from regguard.front.certificates import (
+    Certificate,
+    CertificateError,
+    CertificateFiles,
+    Certificates,
+)
+from regguard.front.certificates import load as load_certificate
+from regguard.front.listening import listen, takes_tls_on_socket
+from regguard.guard import GuardResource
+from regguard.ops import AccessLog, LogFile
+from regguard.options import Settings
+from regguard.relay import Origin, Relay, Upstream
+from regguard.relay.headers import origin_of
+from regguard.relay.upstream import Address, endpoint_for
+
+USAGE_STATUS = 64
+"""Exit status for words or files that can't be used: EX_USAGE of sysexits.h, as twist's own."""
+
+FAILED_STATUS = 1
+"""Exit status where the words are right and the machine says no: a busy port."""
+
+_ACTIONS = ("pull", "push", "delete", "catalog")
+
+_LOG = Logger(namespace="regguard")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the settings' words stand for, loaded and checked."""
+
+    settings: Settings
+    certificates: tuple[Certificate, ...]
+    upstream: Address
+    trust_root: Any
+    origin: Origin | None
+    checkers: tuple[ICredentialsChecker, ...]
+    groups: Groups
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """What is guarded, for whom: for the start and for ``--check``."""
+        settings = self.settings
+        groups = self.groups.file
+        lines = [
+            f"guarding {self.upstream}",
+            "users by " + ", then ".join(_described(checker) for checker in self.checkers),
+            "groups by " + (f"{groups.path}: {groups.content}" if groups else "no file"),
+            "; ".join(f"{action}: {getattr(settings, action).text}" for action in _ACTIONS),
+        ]
+        lines += [f"certificate {certificate}" for certificate in self.certificates]
+        return lines
+
+
+def _described(checker: ICredentialsChecker) -> str:
+    file = getattr(checker, "file", None)
+    return f"{file.path}: {file.content}" if file is not None else type(checker).__name__
+
+
+def load(settings: Settings) -> Parts:
+    """Open and check everything that the settings name; raises usage.UsageError."""
+    certificates = []
+    for chain, key in settings.certificates:
+        try:
+            certificates.append(load_certificate(CertificateFiles(chain, key)))
+        except CertificateError as error:
+            raise usage.UsageError(str(error)) from None
+    try:
+        upstream = Address.parse(settings.upstream)
+    except ValueError as error:
+        url = _without_password(settings.upstream)
+        raise usage.UsageError(f"--upstream {url}: {error}") from None
+    origin = None
+    if settings.public_url is not None:
+        try:
+            origin = origin_of(settings.public_url)
+        except ValueError as error:
+            raise usage.UsageError(f"--public-url {settings.public_url}: {error}") from None
+    try:
+        groups = Groups(str(settings.groups) if settings.groups is not None else None)
+    except FileError as error:
+        raise usage.UsageError(f"--groups {error}") from None
+    return Parts(
+        settings,
+        tuple(certificates),
+        upstream,
+        _trust_root(settings, upstream),
+        origin,
+        tuple(_checker(specification) for specification in settings.auth),
+        groups,
+        _unknown_groups(settings, groups),
+    )
+
+
+def _without_password(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return scheme + separator + rest.rpartition("@")[2]
+
+
+def _trust_root(settings: Settings, upstream: Address) -> Any:
+    path = settings.upstream_ca
+    if path is None:
+        return None
+    if upstream.scheme != "https":
+        raise usage.UsageError(
+            f"--upstream-ca {path}: only an https:// upstream has a certificate to trust"
+        )
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise usage.UsageError(
+            f"--upstream-ca {path}: cannot be read ({error.strerror}); check the path and its mode"
+        ) from None
+    begin = b"-----BEGIN CERTIFICATE-----"
+    try:
+        found = [TrustedCertificate.loadPEM(begin + each) for each in pem.split(begin)[1:]]
+    except Exception:
+        found = []
+    if not found:
+        raise usage.UsageError(
+            f"--upstream-ca {path}: holds no PEM certificate; it starts with {begin.decode()}"
+        )
+    return trustRootFromCertificates(found)
+
+
+def _checker(specification: str) -> ICredentialsChecker:
+    kind, _, argument = specification.partition(":")
+    option = "--htpasswd" if kind == "htpasswd" else f"--auth {kind}"
+    try:
+        checker: ICredentialsChecker = strcred.makeChecker(specification)
+    except strcred.InvalidAuthType:
+        raise usage.UsageError(
+            f"--auth {kind}: no such type; see twist regguard --help-auth"
+        ) from None
+    except strcred.InvalidAuthArgumentString as error:
+        cure = ""
+        if kind == "htpasswd" and not Path(argument).exists():
+            cure = f"; make it with htpasswd -B -c {argument} USER"
+        raise usage.UsageError(f"{option} {error}{cure}") from None
+    except Exception as error:
+        # A third-party checker; its argument may hold a secret, so it is not repeated.
+        raise usage.UsageError(f"{option}: {type(error).__name__}: {error}") from None
+    if IUsernamePassword not in checker.credentialInterfaces:
+        raise usage.UsageError(
+            f"--auth {kind}: does not check user names with passwords; see --help-auth"
+        )
+    return checker
+
+
+def _unknown_groups(settings: Settings, groups: Groups) -> tuple[str, ...]:
+    """Groups in the rules that no file knows: an error where said, a warning by default."""
+    warnings = []
+    for option in _ACTIONS:
+        for group in sorted(getattr(settings, option).groups - set(groups.table.members)):
+            if groups.file is None:
+                what = f"--{option} group:{group}: there is no groups file"
+                cure = f"write '{group}: USER' into auth/groups, or name a file with --groups"
+            else:
+                what = f"--{option} group:{group}: no such group in {groups.file.path}"
+                cure = f"add a line '{group}: USER' to it"
+            if option in settings.said:
+                raise usage.UsageError(f"{what}; {cure}")
+            warnings.append(f"{what}, so nobody may {option}; {cure}")
+    return tuple(warnings)
+
+
+class Options(options.Options):
+    """The options of ``twist regguard``, with everything they name loaded.
+
+    A mistake ends the program with one line: twist itself would print its whole help behind it.
+    """
+
+    parts: Parts
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse and load; ends the program for a mistake and for ``--check``."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            self.parts = load(self.settings)
+        except usage.UsageError as error:
+            sys.stderr.write(f"regguard: {error}\n")
+            raise SystemExit(FAILED_STATUS if self.get("check") else USAGE_STATUS) from None
+        if self.settings.check:
+            lines = [*self.parts.lines(), *(f"warning: {each}" for each in self.parts.warnings)]
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            raise SystemExit(0)
+
+
+class Guard(MultiService):
+    """The running daemon: threads and watcher as children, then the doors."""
+
+    def __init__(self, parts: Parts, reactor: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.setName("regguard")
+        self._parts = parts
+        self._reactor = reactor
+        settings = parts.settings
+        threads = VerificationThreads(reactor)
+        self._watcher = FileWatcher(
+            reactor,
+            lambda function: deferToThreadPool(reactor, reactor.getThreadPool(), function),
+        )
+        threads.setServiceParent(self)
+        self._watcher.setServiceParent(self)
+        for checker in parts.checkers:
+            hosted = IHostedChecker(checker, None)
+            if hosted is not None:
+                hosted.attach(threads, self._watcher)
+        if parts.groups.file is not None:
+            self._watcher.watch(parts.groups.file)
+        policy = Policy(settings.pull, settings.push, settings.delete, settings.catalog)
+        authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor)
+        self._resource = GuardResource(authenticator, policy, settings.realm)
+        upstream = Upstream(
+            parts.upstream, endpoint_for(parts.upstream, reactor, parts.trust_root), reactor
+        )
+        self._relay = Relay(
+            upstream,
+            reactor,
+            settings.read_timeout,
+            parts.origin,
+            self._resource.upstream_failed,
+        )
+        self._resource.relay_through(self._relay)
+        self._certificates = Certificates(parts.certificates) if parts.certificates else None
+        self._log_file: LogFile | None = None
+        self._access_log: AccessLog | None = None
+        self._sites: list[Site] = []
+        self._ports: list[IListeningPort] = []
+
+    def startService(self) -> None:
+        """Open the log and listen; ends the program with one line where that fails."""
+        settings = self._parts.settings
+        try:
+            self._log_file = LogFile(settings.access_log)
+        except OSError as error:
+            _end(
+                f"--access-log {settings.access_log}: cannot be written ({error.strerror}); "
+                "check the path and its mode"
+            )
+        self._access_log = AccessLog(
+            self._log_file.write, self._reactor, time.time, settings.access_log_format
+        )
+        _LOG.info("regguard {version} {line}", version=__version__, line=self._parts.lines()[0])
+        for line in self._parts.lines()[1:]:
+            _LOG.info("{line}", line=line)
+        for warning in self._parts.warnings:
+            _LOG.warn("{warning}", warning=warning)
+        for description in settings.listen:
+            self._listen(description, self._access_log)
+        super().startService()  # type: ignore[no-untyped-call]
+        self._relay.start()
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(
+                signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._watcher.reload)
+            )
+
+    def _listen(self, description: str, access_log: AccessLog) -> None:
+        try:
+            endpoint: IStreamServerEndpoint = serverFromString(self._reactor, description)
+        except Exception as error:
+            _end(
+                f"--listen {description}: is no endpoint ({_reason(error)}); "
+                "write tcp:5043 or tcp:443:interface=10.0.0.1"
+            )
+        site = Site(
+            self._resource,
+            self._reactor,
+            time.time,
+            access_log.log,
+            secure=self._certificates is not None,
+        )
+        # Every TCP, UNIX and inherited listener is there or failed when this returns.
+        listening = listen(endpoint, site, self._certificates, self._reactor)
+        outcome: list[Any] = []
+        listening.addBoth(outcome.append)
+        if not outcome or isinstance(outcome[0], Failure):
+            why = _reason(outcome[0].value) if outcome else "it does not start at once"
+            _end(f"--listen {description}: cannot listen ({why}); {_listen_cure(outcome)}")
+        self._sites.append(site)
+        self._ports.append(outcome[0])
+        scheme = "https" if self._certificates is not None else "http"
+        slower = self._certificates is not None and not takes_tls_on_socket(endpoint)
+        where = " (through memory: slower TLS)" if slower else ""
+        _LOG.info(
+            "listening for {scheme} on {address}{where}",
+            scheme=scheme,
+            address=_address(outcome[0]),
+            where=where,
+        )
+
+    async def _drain(self) -> None:
+        """Stop accepting, let running requests finish, then cut what is left."""
+        await DeferredList([_stopped(port) for port in self._ports], consumeErrors=True)
+        drained = DeferredList([site.drain() for site in self._sites])
+        running = sum(len(site.channels) for site in self._sites)
+        if running:
+            seconds = self._parts.settings.drain_timeout
+            _LOG.info(
+                "draining: {running} connections may finish within {seconds:g} s",
+                running=running,
+                seconds=seconds,
+            )
+            limit = self._reactor.callLater(seconds, self._cut)
+            await drained
+            if limit.active():
+                limit.cancel()
+        self._cut()
+        self._relay.stop()
+
+    def _cut(self) -> None:
+        for site in self._sites:
+            site.stop()
+
+    def stopService(self) -> Deferred[Any]:
+        """Drain, then stop the rest; fires when nothing runs any more."""
+        stopping = Deferred.fromCoroutine(self._drain())
+        stopping.addErrback(lambda failure: _LOG.failure("fault while draining", failure))
+        return stopping.addCallback(lambda _: self._stop_rest())
+
+    def _stop_rest(self) -> Any:
+        if self._access_log is not None:
+            self._access_log.flush()
+        if self._log_file is not None:
+            self._log_file.close()
+        return super().stopService()  # type: ignore[no-untyped-call]
+
+
+def _stopped(port: IListeningPort) -> Deferred[Any]:
+    stopping = port.stopListening()
+    if stopping is None:
+        stopping = Deferred()
+        stopping.callback(None)
+    return stopping
+
+
+def _address(port: Any) -> str:
+    address = port.getHost()
+    host = getattr(address, "host", None)
+    if host is None:
+        return f"unix:{getattr(address, 'name', '?')}"
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, CannotListenError):
+        error = error.socketError
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _listen_cure(outcome: list[Any]) -> str:
+    error = outcome[0].value if outcome else None
+    code = getattr(getattr(error, "socketError", None), "errno", None)
+    if code == errno.EADDRINUSE:
+        return "something else listens there: stop it, or listen elsewhere"
+    if code == errno.EACCES:
+        return "ports below 1024 need CAP_NET_BIND_SERVICE or a systemd socket"
+    return "check the address"
+
+
+def _end(complaint: str) -> NoReturn:
+    sys.stderr.write(f"regguard: {complaint}\n")
+    raise SystemExit(FAILED_STATUS)
+
+
+def makeService(options: Options) -> IService:
+    """The service of ``twist regguard``."""
+    from twisted.internet import reactor
+
+    return Guard(options.parts, reactor)

@@ -1,0 +1,237 @@
+"""Real programs for end-to-end tests: started, waited for, watched, and stopped by their id."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+# Waiting ends when the awaited thing is there; this only bounds a wait for what never comes.
+PATIENCE = 30.0
+
+
+def binary(name: str) -> str:
+    """The program's path.  A missing one fails the test: skipping would hide the main job."""
+    found = shutil.which(name)
+    assert found is not None, f"{name} is not installed; 'make test' installs it on Debian"
+    return found
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(what: str, ready: Callable[[], bool]) -> None:
+    """Return as soon as ``ready``; fail with ``what`` when it never is."""
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s in vain for {what}"
+        time.sleep(0.02)
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens on this port of 127.0.0.1."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+class Program:
+    """A running program whose output goes into a file."""
+
+    def __init__(
+        self, argv: list[str], log: Path, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                argv,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def output(self) -> str:
+        """All that it wrote so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, what: str, ready: Callable[[], bool]) -> None:
+        """As ``wait_for``, and fail at once with the program's output when it ends before."""
+
+        def ready_or_dead() -> bool:
+            assert self._process.poll() is None, f"ended before {what}:\n{self.output()}"
+            return ready()
+
+        wait_for(what, ready_or_dead)
+
+    def ended(self) -> int:
+        """Wait for its end; return its exit status."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise AssertionError(f"did not end in {PATIENCE:.0f} s:\n{self.output()}") from None
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send the signal and wait for the end; return the exit status."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self.ended()
+
+
+class Registry:
+    """The real registry on a port of its own, its blobs in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._folder = folder
+        self._settings = folder / "registry.yml"
+        self._settings.write_text(
+            f"""\
+version: 0.1
+log: {{level: error, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {folder / "data"}}}
+  delete: {{enabled: true}}
+http: {{addr: "127.0.0.1:{self.port}", secret: a-secret-for-tests}}
+health: {{storagedriver: {{enabled: false}}}}
+"""
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._program = Program(
+            [binary("docker-registry"), "serve", str(self._settings)],
+            self._folder / "registry.log",
+            self._folder,
+        )
+        self._program.wait_until("the registry to listen", lambda: accepts(self.port))
+
+    def stop(self) -> None:
+        self._program.stop()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The files that guards of these tests read, and what clients need to know."""
+
+    folder: Path
+    ca: Path
+    trust: Path
+    certificate: Path
+    rsa_certificate: Path
+    htpasswd: Path
+    groups: Path
+    reader: tuple[str, str] = ("testuser", "testpassword")
+    pusher: tuple[str, str] = ("testuserpush", "testpasswordpush")
+
+    @property
+    def as_reader(self) -> str:
+        return ":".join(self.reader)
+
+    @property
+    def as_pusher(self) -> str:
+        return ":".join(self.pusher)
+
+
+def twist(*words: str) -> list[str]:
+    """The words of ``twist regguard`` under the Python that runs the tests."""
+    return [sys.executable, "-m", "twisted", "--log-format=text", "regguard", *words]
+
+
+# What a fault that nobody handled leaves in a log.
+FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.IGNORECASE)
+
+
+class Guard:
+    """``twist regguard`` on a free port, in front of ``upstream`` (a URL)."""
+
+    def __init__(self, ground: Ground, folder: Path, upstream: str, *words: str) -> None:
+        self.ground = ground
+        self.port = free_port()
+        self._looked_at = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        rest = list(words)
+        if "--tls-cert" not in rest:
+            rest += ["--tls-cert", str(ground.certificate)]
+        self.program = Program(
+            twist(
+                *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
+                *("--htpasswd", str(ground.htpasswd)),
+                *("--groups", str(ground.groups)),
+                *("--upstream", upstream),
+                *rest,
+            ),
+            folder / "guard.log",
+            folder,
+        )
+        self.program.wait_until("the guard to listen", lambda: accepts(self.port))
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.host}"
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[ssl.SSLSocket]:
+        """A raw TLS connection, for what no client would send."""
+        context = ssl.create_default_context(cafile=self.ground.ca)
+        with (
+            socket.create_connection(("127.0.0.1", self.port), PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as secured,
+        ):
+            yield secured
+
+    def check_log(self) -> None:
+        """Fail if a fault was logged since the last look."""
+        text = self.program.output()
+        new, self._looked_at = text[self._looked_at :], len(text)
+        assert not FAULTS.search(new), f"the guard logged a fault:\n{new}"
+
+    def wait_for_line(self, *parts: str) -> str:
+        """The first log line with all ``parts``."""
+
+        def matches() -> list[str]:
+            lines = self.program.output().splitlines()
+            return [line for line in lines if all(part in line for part in parts)]
+
+        self.program.wait_until(f"a log line with {parts}", lambda: bool(matches()))
+        return matches()[0]
+
+    def stop(self) -> None:
+        self.program.stop()
+        self.check_log()
+
+
+class StartGuard(Protocol):
+    """The fixture ``start_guard``: a guard of the test's own, stopped at its end."""
+
+    def __call__(self, upstream: str, *words: str) -> Guard: ...

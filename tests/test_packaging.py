@@ -1,0 +1,150 @@
+"""What is installed, and that it works from any folder."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from twisted.application.service import IServiceMaker
+from twisted.plugin import getPlugins
+from zope.interface.verify import verifyObject
+
+from regguard import __version__
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ["README.rst", "CHANGELOG.rst", "LICENSE", "MANIFEST.in", "setup.cfg", "setup.py"]
+SOURCES += ["pyproject.toml", "regguard", "twisted"]
+PLUGIN = "twisted/plugins/regguard_plugin.py"
+
+
+def run(*words: str | Path, folder: Path) -> str:
+    """Run a program in ``folder``, away from this checkout; return what it printed."""
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=folder,
+        env=clean,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a package is built from, so that no build leaves traces in the checkout."""
+    copy = tmp_path_factory.mktemp("sources")
+    ignore = shutil.ignore_patterns("__pycache__", "dropin.cache*")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, copy / name, ignore=ignore)
+        else:
+            shutil.copy2(ROOT / name, copy / name)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel built from these sources."""
+    out = tmp_path_factory.mktemp("wheel")
+    build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", out, sources)
+    run(sys.executable, "-m", "pip", *build, folder=out)
+    (path,) = out.iterdir()
+    return path
+
+
+def environment(folder: Path, *install: str | Path) -> Path:
+    """A new environment with regguard installed in this way; its Python.
+
+    What regguard depends on is lent by the environment that runs the tests.  A path in a .pth
+    file lends packages only: the .pth files there, an editable regguard's among them, don't count.
+    """
+    run(sys.executable, "-m", "venv", "--without-pip", folder, folder=folder.parent)
+    python = folder / "bin" / "python"
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    words = ("install", "--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed")
+    run(sys.executable, "-m", "pip", "--python", python, *words, *install, folder=folder)
+    return python
+
+
+@pytest.mark.parametrize("way", ["wheel", "editable"])
+def test_both_commands_work_from_any_folder(
+    way: str, wheel: Path, sources: Path, tmp_path: Path
+) -> None:
+    """Installed as a wheel or editable: ``twist regguard`` and ``regguard`` are there."""
+    install = [wheel] if way == "wheel" else ["--editable", sources]
+    python = environment(tmp_path / "environment", *install)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    where = run(python, "-c", "import regguard; print(regguard.__file__)", folder=elsewhere)
+    assert where.startswith(str(sources if way == "editable" else tmp_path))
+    assert "--tls-cert" in run(python, "-m", "twisted", "regguard", "--help", folder=elsewhere)
+    assert "demo" in run(python.with_name("regguard"), "--help", folder=elsewhere)
+    version = run(python.with_name("regguard"), "--version", folder=elsewhere)
+    assert version == f"regguard {__version__}\n"
+
+
+def test_wheel_holds_the_whole_house_and_nothing_else(wheel: Path) -> None:
+    """Every module, the type marker and the plugin; no tests, no ``twisted/__init__.py``."""
+    house = {path.relative_to(ROOT).as_posix() for path in (ROOT / "regguard").rglob("*.py")}
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+
+    assert held == {*house, "regguard/py.typed", PLUGIN}
+
+
+def test_plugin_is_found_and_provides_what_it_says() -> None:
+    """``twist`` lists it by this name."""
+    (maker,) = (found for found in getPlugins(IServiceMaker) if found.tapname == "regguard")
+
+    assert verifyObject(IServiceMaker, maker)
+
+
+def test_plugin_is_import_light(tmp_path: Path) -> None:
+    """Every ``twist`` program on the machine imports it: it brings none of the daemon along."""
+    loaded = run(
+        sys.executable,
+        "-c",
+        "import sys; import twisted.application.service as _; before = set(sys.modules)\n"
+        "import twisted.plugins.regguard_plugin\n"
+        "print(*sorted(set(sys.modules) - before), sep='\\n')",
+        folder=tmp_path,
+    ).split()
+
+    assert "twisted.plugins.regguard_plugin" in loaded
+    heavy = (
+        "OpenSSL",
+        "bcrypt",
+        "cryptography",
+        "httptools",
+        "passlib",
+        "twisted.internet.reactor",
+    )
+    daemon = ("front", "guard", "options", "relay", "service", "transport", "http1", "ops")
+    for name in (*heavy, *(f"regguard.{room}" for room in daemon)):
+        assert name not in loaded
+
+
+def test_unit_waits_for_the_drain_and_allows_openssl_its_callbacks() -> None:
+    """systemd must not kill a draining guard, nor forbid what pyOpenSSL needs."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(ROOT / "systemd" / "regguard.service")
+    service = unit["Service"]
+
+    # --drain-timeout is 900 s unless told otherwise.
+    assert int(service["TimeoutStopSec"]) > 900
+    assert "--log-format=text regguard --config " in service["ExecStart"]
+    assert "MemoryDenyWriteExecute" not in service

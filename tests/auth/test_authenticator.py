@@ -23,7 +23,12 @@ from zope.interface import implementer
 from regguard.auth.authenticator import Authenticator
 from regguard.auth.files import POLL_INTERVAL, FileWatcher
 from regguard.auth.htpasswd import HtpasswdChecker
-from regguard.auth.interfaces import CheckerFailed, Overloaded, Unauthenticated
+from regguard.auth.interfaces import (
+    CheckerFailed,
+    IVersionedChecker,
+    Overloaded,
+    Unauthenticated,
+)
 from regguard.auth.realm import Groups, Realm, User
 from regguard.auth.threads import WAITING_PER_THREAD
 from regguard.auth.verified import TTL, VerifiedCredentials
@@ -283,19 +288,31 @@ def test_e13_the_cache_is_bounded(clock: Clock, basic: Basic) -> None:
     assert len(authenticator._verified) == 3
 
 
-def test_keeping_again_renews_an_entry(clock: Clock) -> None:
-    """A second success replaces the first; it takes no second place."""
+def test_keeping_again_replaces_an_entry(clock: Clock) -> None:
+    """A second success of a credential takes no second place, and pushes nobody out."""
     cache = VerifiedCredentials(Groups(), clock, capacity=2)
-    user = User("ci", frozenset())
-    for name in (b"a", b"b", b"a"):
-        cache.keep(cache.key(name), user, name, None, None)
-    cache.keep(cache.key(b"c"), user, b"c", None, None)
+    for name in (b"a", b"b", b"b"):
+        cache.keep(cache.key(name), User("ci", frozenset()), name, None, None)
 
-    assert [cache.find(cache.key(name)) is not None for name in (b"a", b"b", b"c")] == [
-        True,
-        False,
-        True,
-    ]
+    assert cache.find(cache.key(b"a")) is not None
+    assert cache.find(cache.key(b"b")) is not None
+
+
+def test_without_a_version_success_has_an_end(clock: Clock) -> None:
+    """A checker that has nothing to rest an entry on gets the time limit, too."""
+
+    @implementer(IVersionedChecker)
+    class Versionless:
+        def version_of(self, username: bytes) -> object | None:
+            return None
+
+    cache = VerifiedCredentials(Groups(), clock)
+    cache.keep(b"key", User("ci", frozenset()), b"ci", Versionless(), None)
+    assert cache.find(b"key") is not None
+
+    clock.advance(TTL)
+
+    assert cache.find(b"key") is None
 
 
 def test_f01_the_cache_holds_no_password(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
+from regguard.auth import files
 from regguard.auth.files import (
     POLL_INTERVAL,
     SIZE_LIMIT,
@@ -103,6 +105,17 @@ def test_e17_a_change_without_any_trace_is_noticed_while_the_file_is_young(
     clock.advance(POLL_INTERVAL)
 
     assert watched.content == b"six"
+
+
+@pytest.mark.parametrize("field", ["st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"])
+def test_e17_each_stamp_alone_tells_a_new_version(field: str) -> None:
+    """dev, inode, size, mtime and ctime: a change of any one is a change."""
+    stamps = dict.fromkeys(("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"), 1)
+    before, after = SimpleNamespace(**stamps), SimpleNamespace(**stamps | {field: 2})
+
+    assert files._signature(cast(os.stat_result, before)) != files._signature(
+        cast(os.stat_result, after)
+    )
 
 
 def test_an_old_file_is_not_read_again(

@@ -113,6 +113,15 @@ def test_e10_the_decoy_has_the_commonest_scheme_and_cost() -> None:
     assert parse_htpasswd(b"#", "f").decoy is None
 
 
+def test_e02_the_hash_of_an_empty_password_is_never_accepted(
+    write: Write, outcome: Outcome
+) -> None:
+    """Even where the file holds one."""
+    checker = HtpasswdChecker(write(f"ci:{bcrypt.using(rounds=4).hash('')}"))
+
+    assert isinstance(outcome(ask(checker, "ci", "")), UnauthorizedLogin)
+
+
 @pytest.mark.parametrize(
     ("name", "password"),
     [("ci", "two"), ("ci", "ONE"), ("CI", "one"), ("ci ", "one"), ("eve", "one"), ("", "one"),

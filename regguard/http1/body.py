@@ -84,7 +84,7 @@ _SIZE_LINE = re.compile(
     rb"((?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+"
     rb"(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|\"(?:[\t !#-\[\]-~]|\\[\t -~])*\"))?)*)"
 )
-_PARTIAL_SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t -~]*)?\r?|")
+_PARTIAL_SIZE_LINE = re.compile(rb"[0-9A-Fa-f]{1,15}(?:;[\t -~]*)?|")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*")
 
 _SIZE, _DATA, _DATA_END, _TRAILERS, _END = range(5)
@@ -161,15 +161,16 @@ class ChunkedBody:
         elif not line:
             self._state = _END
         else:
-            self._trailers += len(line)
+            self._trailers += len(line) + 2
             if self._trailers > MAX_TRAILERS or _TRAILER.fullmatch(line) is None:
                 raise self._malformed("malformed trailer")
 
     def _check_partial(self, line: bytes) -> None:
+        line = line.removesuffix(b"\r")  # half of a line end is no part of the line
         if self._state == _SIZE:
             if len(line) > MAX_CHUNK_LINE or _PARTIAL_SIZE_LINE.fullmatch(line) is None:
                 raise self._malformed("malformed chunk size")
-        elif self._trailers + len(line) > MAX_TRAILERS:
+        elif line and self._trailers + len(line) + 2 > MAX_TRAILERS:
             raise self._malformed("malformed trailer")
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 LAST_CHUNK = b"0\r\n\r\n"
 
 _STATUS_LINES = {
-    status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode("ascii"))
+    status.value: b"HTTP/1.1 %d %s" % (status.value, status.phrase.encode("ascii"))
     for status in HTTPStatus
 }
 _UNSAFE = re.compile(rb"[^\t -~\x80-\xff]")
@@ -23,16 +23,13 @@ _VISIBLE = "".join(map(chr, range(0x21, 0x7F))).replace("%", "")
 
 def request_head(method: bytes, target: bytes, fields: Iterable[bytes]) -> bytes:
     """A request head of ready field lines (each ``Name: value`` without line end)."""
-    return b"%s %s HTTP/1.1\r\n%s\r\n\r\n" % (method, target, b"\r\n".join(fields))
+    return b"\r\n".join((b"%s %s HTTP/1.1" % (method, target), *fields, b"\r\n"))
 
 
 def response_head(status: int, reason: bytes | None, fields: Iterable[bytes]) -> bytes:
     """A response head of ready field lines; ``reason`` None: the registered phrase."""
-    if reason is None:
-        line = _STATUS_LINES[status]
-    else:
-        line = b"HTTP/1.1 %d %s\r\n" % (status, reason)
-    return line + b"\r\n".join(fields) + b"\r\n\r\n"
+    line = _STATUS_LINES[status] if reason is None else b"HTTP/1.1 %d %s" % (status, reason)
+    return b"\r\n".join((line, *fields, b"\r\n"))
 
 
 def field(name: bytes, value: bytes) -> bytes:

@@ -47,13 +47,10 @@ _HOST = re.compile(
     rb"(?::([0-9]{1,5}))?"
 )
 
-_REQUEST_LINE = re.compile(rb"[A-Z][A-Z-]{0,31} [!-~]+ HTTP/1\.[01]\r\n")
 _REASON = re.compile(rb"[\t -~\x80-\xff]*")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
-_SINGLE = frozenset(
-    (b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect")
-)
+_SINGLE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"expect"))
 """Fields whose second occurrence makes a request ambiguous."""
 
 
@@ -169,8 +166,10 @@ def parse_request_head(data: bytes) -> RequestHead:
         head = RequestHead(method, target, 1)
     elif version == b"HTTP/1.0\r\n":
         head = RequestHead(method, target, 0)
-    else:
+    elif version.startswith(b"HTTP/"):
         raise MalformedRequest("the protocol is not HTTP/1.1", 505)
+    else:
+        raise MalformedRequest("malformed request line")
     if len(target) > MAX_TARGET:
         raise MalformedRequest("request target too long", 414)
     if len(collected.fields) > MAX_FIELDS:
@@ -304,8 +303,8 @@ def check_partial_request(data: bytes, start: int = 0) -> None:
         raise MalformedRequest("malformed head")
     line_end = data.find(b"\r\n")
     if line_end >= 0:
-        if _REQUEST_LINE.match(data) is None:
-            raise MalformedRequest("malformed request line")
+        if line_end + 2 > start:
+            parse_request_head(data[: line_end + 2] + b"Host: a\r\n\r\n")
         if len(data) > MAX_HEAD:
             raise MalformedRequest("header fields too long", 431)
     elif len(data) > MAX_TARGET + 64:  # the longest method, two spaces and the version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +68,7 @@ def read_response(stream: bytes, method: bytes) -> Message | None:
     except MalformedResponse as error:
         raise Refused(error.reason) from None
     complete = body.complete or body.ends_with_connection
-    return Message(
-        (b"%d" % head.status, head.reason), _fields(head.fields), data, rest, complete
-    )
+    return Message((b"%d" % head.status, head.reason), _fields(head.fields), data, rest, complete)
 
 
 def h11_read_request(stream: bytes) -> Message | None:
@@ -132,7 +131,7 @@ def _fields(fields: list[tuple[bytes, bytes, bytes]]) -> list[tuple[bytes, bytes
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     """``data`` cut at ``cuts``."""
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def feed_all(body: Body, parts: list[bytes]) -> tuple[bytes, bytes]:
@@ -315,7 +314,21 @@ def responses(draw: st.DrawFn) -> bytes:
     )
 
 
-_ODD = [b"\r", b"\n", b"\r\n", b"\0", b" ", b"\t", b":", b";", b",", b"\x0b", b"\x80", b"\xa0", b"0"]
+_ODD = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b";",
+    b",",
+    b"\x0b",
+    b"\x80",
+    b"\xa0",
+    b"0",
+]
 
 
 @st.composite

@@ -24,9 +24,7 @@ from tests.http1.messages import (
     responses,
 )
 
-CASES = settings(
-    max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+CASES = settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # h11 judges Content-Length and Transfer-Encoding wherever they stand; in a trailer the guard
 # drops them like every other one (A21), so their values decide nothing.
@@ -53,7 +51,9 @@ def has_framing_trailer(ours: Message, stream: bytes) -> bool:
 @CASES
 @given(mutated(requests()))
 @example(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-@example(b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET")
+@example(
+    b"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET"
+)
 @example(b"PUT /x HTTP/1.0\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\nHost: b\r\n\r\n")
 @example(b"GET / HTTP/1.1\r\nHost: a\r\nX:\r\nY:  \t \r\nZ: \ta b\t \r\n\r\n")
 @example(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\nGET / HTTP/1.1\r\n")

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
@@ -87,19 +88,23 @@ def load(files: CertificateFiles) -> Certificate:
     context.set_cipher_list(CIPHERS)
     context.set_alpn_select_callback(_select_http11)
     try:
-        context.use_certificate(crypto.X509.from_cryptography(chain[0]))
+        context.use_certificate(chain[0])
         for issuer in chain[1:]:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(issuer))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]
+            context.add_extra_chain_cert(issuer)
+    except SSL.Error as error:
+        raise CertificateError(
+            f"--tls-cert {files.chain}: OpenSSL refuses the certificate ({_phrase(error)}); "
+            "get one with an ECDSA key or an RSA key of at least 2048 bits"
+        ) from None
+    try:
+        context.use_privatekey(key)  # type: ignore[arg-type]
         context.check_privatekey()
-    except (SSL.Error, crypto.Error, TypeError):
+    except (SSL.Error, TypeError):
         raise CertificateError(
             f"{option} {key_path}: the key does not belong to the certificate "
             f"{files.chain}; name the right one with --tls-key"
         ) from None
-    return Certificate(
-        context, _dns_names(chain[0]), chain[0].not_valid_after_utc, files.chain
-    )
+    return Certificate(context, _dns_names(chain[0]), chain[0].not_valid_after_utc, files.chain)
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -132,7 +137,7 @@ class Certificates:
                     return
 
 
-def _select_http11(connection: SSL.Connection, offered: list[bytes]) -> object:
+def _select_http11(connection: SSL.Connection, offered: list[bytes]) -> Any:
     """ALPN: HTTP/1.1 or nothing; never h2, whatever packages are installed."""
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
@@ -158,6 +163,11 @@ def _read(option: str, path: Path) -> bytes:
         raise CertificateError(
             f"{option} {path}: cannot be read ({error.strerror}); check the path and its mode"
         ) from None
+
+
+def _phrase(error: SSL.Error) -> str:
+    """OpenSSL's own words: the last of (library, function, reason)."""
+    return "; ".join(reason for _, _, reason in error.args[0]) or "no reason given"
 
 
 def _dns_names(certificate: x509.Certificate) -> frozenset[str]:

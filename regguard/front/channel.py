@@ -22,6 +22,7 @@ CLOSED
 
 from __future__ import annotations
 
+from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regguard import answers
+from regguard.front.outflow import Outflow
 from regguard.front.request import BodySink, Request
 from regguard.http1 import (
     HEAD_END,
@@ -39,6 +41,7 @@ from regguard.http1 import (
     MAX_TARGET,
     LengthBody,
     MalformedRequest,
+    NoBody,
     RequestHead,
     check_partial_request,
     parse_request_head,
@@ -65,8 +68,9 @@ lingering_timeout."""
 LINGER_BYTES = 256 * 1024
 """Octets of a refused body that are read and forgotten; after that the client's own socket
 buffer stops it."""
-CLOSE_TIMEOUT = 60
-"""Seconds for the last queued octets to leave; nginx's send_timeout."""
+SEND_TIMEOUT = 60
+"""Seconds for queued octets to leave; nginx's send_timeout.  What is queued is at most one read
+from the registry, so this is slow even for a modem."""
 DRAIN_BYTES = 64 * 1024
 """A refused body with at most this rest is read to keep the connection (a TLS handshake costs
 more than that)."""
@@ -74,7 +78,7 @@ more than that)."""
 _HEAD, _BODY, _ANSWER, _DRAIN, _LINGER, _CLOSED = range(6)
 _STATES = ("HEAD", "BODY", "ANSWER", "DRAIN", "LINGER", "CLOSED")
 
-_CODES = {408: "UNKNOWN", 500: "UNKNOWN"}
+_LOG = Logger(namespace="regguard.front")
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -88,6 +92,8 @@ class Channel(Protocol):
         self.client = ""
         self.request: Request | None = None
         self.deadline: float = inf
+        self.send_deadline: float = inf
+        self.outflow = Outflow(self)
         self._state = _HEAD
         self._buffer = b""
         self._searched = 0
@@ -99,7 +105,6 @@ class Channel(Protocol):
         self._peer_finished = False
         self._continue_due = False
         self._discarded = 0
-        self._log = _LOG
 
     def __repr__(self) -> str:
         return f"<Channel {self.client or '?'} {_STATES[self._state]} {self.request!r}>"
@@ -109,13 +114,13 @@ class Channel(Protocol):
     def connectionMade(self) -> None:
         """A client is there."""
         self.write = writer_for(self.transport)
+        self.transport.registerProducer(self.outflow, True)
         self.site.channels.add(self)
         self.deadline = self.site.now + FIRST_BYTE_TIMEOUT
-        try:
+        # Not on a UNIX socket, and not where the client is gone already.
+        with suppress(AttributeError, OSError):
             # A response head and its body may be two writes; Nagle would hold the second.
             self.transport.setTcpNoDelay(True)
-        except (AttributeError, OSError):
-            pass  # a UNIX socket, or the client is gone already
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client."""
@@ -162,6 +167,10 @@ class Channel(Protocol):
 
     def deadline_passed(self) -> None:
         """The client was too slow."""
+        if self.send_deadline <= self.site.now:
+            self._gone("client stopped reading")
+            self.abort()
+            return
         state = self._state
         if state == _HEAD:
             if self._buffer:
@@ -185,31 +194,21 @@ class Channel(Protocol):
 
     def _parse(self) -> None:
         self._parsing = True
-        while self._state == _HEAD and self._buffer:
+        while self._state == _HEAD and self._buffer and not self.outflow.blocked:
             buffer = self._buffer
-            end = buffer.find(HEAD_END, self._searched)
-            if end == 0 or buffer.startswith(b"\r\n"):
-                # RFC 9112 section 2.2: one empty line before a request is forgiven.
-                if end == 0 or buffer.startswith(b"\r\n", 2):
-                    self._refuse(MalformedRequest("empty lines before the request"))
-                    break
-                self._buffer = buffer = buffer[2:]
-                self._searched = 0
-                end = buffer.find(HEAD_END)
+            # RFC 9112 section 2.2: one empty line before a request is forgiven.
+            start = 2 if buffer.startswith(b"\r\n") else 0
+            end = buffer.find(HEAD_END, max(start, self._searched))
             if end < 0:
-                self._wait_for_head(buffer)
+                self._wait_for_head(buffer, start)
                 break
             end += len(HEAD_END)
             try:
                 if end > MAX_HEAD:
-                    too_long = buffer.find(b"\r\n") > MAX_TARGET
+                    too_long = buffer.find(b"\r\n", start) > MAX_TARGET
                     raise MalformedRequest("request head too long", 414 if too_long else 431)
-                if end == len(buffer):
-                    self._buffer = b""
-                    head = parse_request_head(buffer)
-                else:
-                    self._buffer = buffer[end:]
-                    head = parse_request_head(buffer[:end])
+                self._buffer = buffer[end:]
+                head = parse_request_head(buffer[start:end])
             except MalformedRequest as error:
                 self._refuse(error)
                 break
@@ -217,17 +216,19 @@ class Channel(Protocol):
             self._begin(head, end)
         self._parsing = False
         if self._state == _HEAD:
-            if self._peer_finished:
+            if self.outflow.blocked:
+                self._pause()
+            elif self._peer_finished:
                 self._close()
             else:
                 self._resume()
 
-    def _wait_for_head(self, buffer: bytes) -> None:
+    def _wait_for_head(self, buffer: bytes, start: int) -> None:
         if not self._searched:
             self.deadline = self.site.now + HEAD_TIMEOUT
         try:
             if buffer not in (b"\r", b"\r\n"):
-                check_partial_request(buffer, self._searched)
+                check_partial_request(buffer[start:], max(0, self._searched - start))
         except MalformedRequest as error:
             self._refuse(error)
         else:
@@ -248,7 +249,7 @@ class Channel(Protocol):
         try:
             self.site.resource.render(request)
         except Exception:
-            self._log.failure("the resource failed on a request")
+            _LOG.failure("the resource failed on a request")
             if self.request is request and not request.status:
                 self._gone_silently()
                 request.answer(answers.error(500, "UNKNOWN", "internal error"))
@@ -295,12 +296,14 @@ class Channel(Protocol):
 
     def _take_body(self, data: bytes) -> None:
         request, sink = self.request, self._sink
-        assert request is not None and sink is not None
+        assert request is not None
+        assert sink is not None
         try:
             data, rest = self._body.feed(data)
         except MalformedRequest as error:
             self._break(error.reason)
             return
+        self._buffer = rest
         if data:
             request.body_bytes_in += len(data)
             sink.body_data(data)
@@ -310,7 +313,6 @@ class Channel(Protocol):
             self._state = _ANSWER
             self.deadline = inf
             if rest:
-                self._buffer = rest
                 self._pause()
             else:
                 self._resume()
@@ -342,8 +344,9 @@ class Channel(Protocol):
 
     def pauseProducing(self) -> None:
         """The registry does not take more of the body now."""
-        self.deadline = inf
-        self._pause()
+        if self._state == _BODY:
+            self.deadline = inf
+            self._pause()
 
     def resumeProducing(self) -> None:
         """The registry takes more of the body."""
@@ -385,7 +388,7 @@ class Channel(Protocol):
         self.request = None
         request.when_gone = None
         self._sink = None
-        self.site.log(request)
+        self.site.ended(request)
         if self._closing or self.site.draining:
             if self._state == _BODY and not self._peer_finished:
                 self._linger()
@@ -401,14 +404,24 @@ class Channel(Protocol):
             self._next()
 
     def _next(self) -> None:
+        if self._closing:  # draining began while a rest was skipped
+            self._close()
+            return
         self._state = _HEAD
         self._searched = 0
         self.deadline = self.site.now + IDLE_TIMEOUT
         if not self._parsing:
-            if self._buffer or self._peer_finished:
-                self._parse()
-            else:
-                self._resume()
+            self._parse()
+
+    def outflow_blocked(self) -> None:
+        """The client does not take what we write."""
+        self.send_deadline = self.site.now + SEND_TIMEOUT
+
+    def outflow_free(self) -> None:
+        """The client has taken everything that was queued."""
+        self.send_deadline = inf
+        if self._state == _HEAD and not self._parsing:
+            self._parse()
 
     def _gone(self, reason: str) -> None:
         """The current request ends without its whole response."""
@@ -416,13 +429,16 @@ class Channel(Protocol):
         if request is not None:
             self._gone_silently(reason)
             self.request = None
-            self.site.log(request)
+            self.site.ended(request)
 
     def _gone_silently(self, reason: str = "internal error") -> None:
         request = self.request
         if request is not None and request.when_gone is not None:
             when_gone, request.when_gone = request.when_gone, None
-            when_gone(reason)
+            try:
+                when_gone(reason)
+            except Exception:
+                _LOG.failure("the resource failed on the end of a request")
 
     # -- endings -------------------------------------------------------------------------
 
@@ -430,6 +446,7 @@ class Channel(Protocol):
         self._state = _LINGER
         self._buffer = b""
         self.deadline = self.site.now + LINGER_TIMEOUT
+        self._release_outflow()
         if self.site.half_closes:
             self.transport.loseWriteConnection()
             self._reading = True
@@ -443,16 +460,23 @@ class Channel(Protocol):
         """Close after what is queued has left."""
         self._state = _CLOSED
         self._buffer = b""
-        self.deadline = self.site.now + CLOSE_TIMEOUT
+        self.deadline = self.site.now + SEND_TIMEOUT
+        self._release_outflow()
         self.transport.loseConnection()
 
     def abort(self) -> None:
         """Cut the connection now (a TCP reset, no close_notify)."""
         self._state = _CLOSED
         self._buffer = b""
-        self.deadline = inf
+        self.deadline = self.send_deadline = inf
         self._gone("aborted")
         self.transport.abortConnection()
+
+    def _release_outflow(self) -> None:
+        # A transport does not close while it has a paused producer; from here on the deadline
+        # of the ending covers what is queued.
+        self.send_deadline = inf
+        self.transport.unregisterProducer()
 
     def _pause(self) -> None:
         if self._reading:
@@ -465,14 +489,11 @@ class Channel(Protocol):
             self.transport.resumeProducing()
 
 
-_LOG = Logger(namespace="regguard.front")
-
-
-class _UnknownBody:
+class _UnknownBody(NoBody):
     """What follows a head that was not understood: nobody can say."""
 
+    __slots__ = ()
     complete = False
-    ends_with_connection = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         return b"", b""

@@ -45,7 +45,9 @@ def listen(
             # Documented on tcp.Port: the attribute may be replaced.  No connection was
             # accepted yet: that takes a turn of the reactor.
             if isinstance(port, tcp.Port):
-                port.transport = tls_transport(lambda: certificates.context)
+                port.transport = tls_transport(  # type: ignore[assignment]
+                    lambda: certificates.context
+                )
                 return port
             raise RuntimeError("the reactor's TCP port is none of twisted.internet.tcp")
 

@@ -27,7 +27,8 @@ class Request:
 
     The resource answers with ``answer`` or with ``begin``, ``write`` and ``finish``; where the
     response can't be finished honestly, with ``abort``.  ``when_gone`` is called once if the
-    client, its connection or its body breaks before the end; no answer is due then.
+    client, its connection or its body breaks before the end; no answer is due then.  Whatever
+    is done to a request that is over does nothing: it must not touch the one after it.
     """
 
     __slots__ = (
@@ -61,11 +62,13 @@ class Request:
 
     def receive_body(self, sink: BodySink) -> None:
         """Let the body flow to ``sink``; until this is called it stays with the client."""
-        self._channel.receive_body(sink)
+        if self.live:
+            self._channel.receive_body(sink)
 
     def send_continue(self) -> None:
         """Send ``100 Continue`` if the client waits for it (RFC 9110 section 10.1.1)."""
-        self._channel.send_continue()
+        if self.live and not self.status:
+            self._channel.send_continue()
 
     def begin(
         self,
@@ -82,6 +85,8 @@ class Request:
         whatever Content-Length says), None where nobody knows.
         """
         channel = self._channel
+        if channel.request is not self:
+            return
         head = self.head
         ending = channel.response_begins()
         if length is None and head is not None:
@@ -108,17 +113,23 @@ class Request:
 
     def write(self, data: bytes) -> None:
         """Send some octets of the body."""
+        channel = self._channel
+        if channel.request is not self:
+            return
         if self._chunked:
             data = chunk(data)
         self.body_bytes_out += len(data)
-        self._channel.write(data)
+        channel.write(data)
 
     def finish(self) -> None:
         """The response is whole."""
+        channel = self._channel
+        if channel.request is not self:
+            return
         if self._chunked:
             self.body_bytes_out += len(LAST_CHUNK)
-            self._channel.write(LAST_CHUNK)
-        self._channel.response_finished()
+            channel.write(LAST_CHUNK)
+        channel.response_finished()
 
     def answer(self, answer: Answer) -> None:
         """Send a whole response; to HEAD without its body, everything else the same."""
@@ -130,15 +141,18 @@ class Request:
 
     def abort(self) -> None:
         """Cut the connection, so that nothing sent so far can look whole."""
-        self._channel.abort()
+        if self.live:
+            self._channel.abort()
 
     def register_producer(self, producer: Any) -> None:
         """Let ``producer`` (IPushProducer) be paused while the client does not read."""
-        self._channel.transport.registerProducer(producer, True)
+        if self.live:
+            self._channel.outflow.attach(producer)
 
     def unregister_producer(self) -> None:
         """The producer is done."""
-        self._channel.transport.unregisterProducer()
+        if self.live:
+            self._channel.outflow.detach()
 
     @property
     def body_producer(self) -> Channel:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from regguard.front.channel import Channel
 from regguard.front.request import Request
@@ -17,6 +18,8 @@ from regguard.front.request import Request
 TICK = 1.0
 """Seconds between looks at the deadlines.  One pass over all channels costs less than setting
 and cancelling a timer for each request, and no deadline here needs more precision."""
+
+_LOG = Logger(namespace="regguard.front")
 
 
 class Renders(Protocol):
@@ -75,8 +78,15 @@ class Site(Factory):
 
     def _look_at_deadlines(self) -> None:
         self.now = now = self.clock.seconds()
-        for channel in [c for c in self.channels if c.deadline <= now]:
+        for channel in [c for c in self.channels if min(c.deadline, c.send_deadline) <= now]:
             channel.deadline_passed()
+
+    def ended(self, request: Request) -> None:
+        """A request came to an end; a log that fails costs nobody an answer."""
+        try:
+            self.log(request)
+        except Exception:
+            _LOG.failure("the access log failed on a request")
 
     def channel_lost(self, channel: Channel) -> None:
         """A connection is gone."""

@@ -4,7 +4,7 @@
 octets: two epoll_ctl calls, one more turn and one more copy for each write.  Nearly always the
 socket would have taken them at once.
 
-Private names of Twisted: ``FileDescriptor._tempDataBuffer``.
+Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``tcp._AbortingMixin._aborting``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write_eagerly(transport: Connection, data: bytes) -> None:
     stands in memory for a stalled peer is then at most what was read in one turn.
     A connection that turns out to be lost is left to the reactor, as ``write`` does.
     """
-    if not (transport.connected and data) or transport.TLS:
+    if not (transport.connected and data) or transport.TLS or transport._aborting:
         transport.write(data)
         return
     if not transport._tempDataBuffer and not transport.dataBuffer:
@@ -46,7 +46,7 @@ def write_eagerly(transport: Connection, data: bytes) -> None:
         if isinstance(sent, int):
             # Up to SEND_LIMIT in one call; bulk arrives in larger pieces.
             while sent < len(data):
-                more = transport.writeSomeData(memoryview(data)[sent:])
+                more = transport.writeSomeData(memoryview(data)[sent:])  # type: ignore[arg-type]
                 if not isinstance(more, int) or not more:
                     break
                 sent += more
@@ -57,4 +57,4 @@ def write_eagerly(transport: Connection, data: bytes) -> None:
     producer = transport.producer
     if producer is not None and transport.streamingProducer and not transport.producerPaused:
         transport.producerPaused = True
-        producer.pauseProducing()
+        producer.pauseProducing()  # type: ignore[attr-defined]

@@ -13,11 +13,13 @@ Renegotiation is off in every context of ours (``front.certificates``), so a wri
 for a read; a TLS 1.3 key update may make a read wait for a write.
 
 Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``_tempDataLen``,
-``_writeDisconnected``, ``_postLoseConnection``, ``_closeWriteConnection``; ``tcp._SocketCloser``.
+``_maybePauseProducer``, ``_writeDisconnected``, ``_closeWriteConnection``;
+``tcp._SocketCloser._closeSocket``, ``tcp._AbortingMixin._aborting``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +79,7 @@ class TLSServer(tcp.Server):
                 return main.CONNECTION_LOST
             self._handshaking = False
         receive = self._tls.recv
-        ending = None
+        ending: Any = None
         try:
             data = receive(RECORD)
             if len(data) >= BULK:
@@ -88,8 +90,12 @@ class TLSServer(tcp.Server):
                         batch.append(data)
                 except SSL.WantReadError:
                     pass
+                except SSL.WantWriteError:
+                    self._wait_for_write()
                 except SSL.ZeroReturnError:
                     ending = main.CONNECTION_DONE
+                except SSL.Error:
+                    ending = main.CONNECTION_LOST
                 data = batch[0] if len(batch) == 1 else b"".join(batch)
         except SSL.WantReadError:
             return None
@@ -100,7 +106,7 @@ class TLSServer(tcp.Server):
         except SSL.Error:
             return main.CONNECTION_LOST
         self.protocol.dataReceived(data)
-        return ending
+        return ending if self.connected else None
 
     def _wait_for_write(self) -> None:
         self._read_waits_for_write = True
@@ -115,16 +121,17 @@ class TLSServer(tcp.Server):
             failed = self.doRead()
             if failed is not None or not self.connected:
                 return failed
-            if not self._tempDataBuffer and not self.dataBuffer and not self.disconnecting:
+            ends = self.disconnecting or self._writeDisconnecting
+            if not (self._tempDataBuffer or self.dataBuffer or ends):
                 return None
-        return super().doWrite()
+        return super().doWrite()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:
         """Encrypt and send at once what the socket takes; queue the rest.
 
         As ``ITransport.write``; see ``eager.write_eagerly``.
         """
-        if not self.connected or self._writeDisconnected or not data:
+        if not self.connected or self._writeDisconnected or self._aborting or not data:
             return
         if not self._tempDataBuffer and not self.dataBuffer:
             sent = self.writeSomeData(data)
@@ -171,23 +178,19 @@ class TLSServer(tcp.Server):
 
     def _closeWriteConnection(self) -> None:
         self._send_close_notify()
-        try:
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def _closeSocket(self, orderly: bool) -> None:
         # An aborted connection must look cut: no close_notify (RFC 8446 section 6.1).
         if orderly:
             self._send_close_notify()
-        super()._closeSocket(orderly)
+        super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
 
     def _send_close_notify(self) -> None:
         if not self._handshaking:
-            try:
+            with contextlib.suppress(SSL.Error):
                 self._tls.shutdown()
-            except SSL.Error:
-                pass
 
     # Without the detour that tcp.Server makes for startTLS.
     loseConnection = FileDescriptor.loseConnection

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, TimeoutError
+from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from regguard.http1 import LAST_CHUNK, Body, RequestHead, ResponseHead, chunk
+from regguard.http1 import LAST_CHUNK, Body, ChunkedBody, RequestHead, ResponseHead, chunk
 from regguard.relay.headers import Origin, client_fields, upstream_request
 from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
 
@@ -58,7 +58,6 @@ class Relay:
         self.now: float = clock.seconds()
         self._watch = LoopingCall(self._look)
         self._watch.clock = clock
-        self.last_failure = ""
 
     def start(self) -> None:
         """Begin to watch for silence."""
@@ -66,9 +65,11 @@ class Relay:
         self._watch.start(1.0, now=False)
 
     def stop(self) -> None:
-        """Cut every connection to the registry."""
+        """End what is under way and cut every connection to the registry."""
         if self._watch.running:
             self._watch.stop()
+        for exchange in list(self.exchanges):
+            exchange.relay_stops()
         self.upstream.stop()
 
     def send(self, request: Any, target: bytes, user_name: str, is_upload: bool) -> None:
@@ -92,8 +93,12 @@ class Relay:
         self.now = now = self.clock.seconds()
         self.upstream.close_idle(now)
         limit = now - self.read_timeout
-        for exchange in [e for e in self.exchanges if e.waiting_since <= limit]:
-            exchange.check_silence(limit)
+        for exchange in list(self.exchanges):
+            try:
+                exchange.check_silence(now, limit)
+            except Exception:
+                # One exchange's fault must not end the watch over the others.
+                _LOG.failure("fault in {exchange}", exchange=exchange)
 
 
 class Exchange:
@@ -182,7 +187,7 @@ class Exchange:
         if self._over:
             return
         address = self._relay.upstream.address
-        if failure.check(TimeoutError):
+        if failure.check(TimeoutError, TCPTimedOutError):
             self._fail(UpstreamFailure(504, "the registry does not answer connections"))
         elif failure.check(ConnectError):
             self._fail(UpstreamFailure(502, "the registry refuses connections"))
@@ -218,6 +223,8 @@ class Exchange:
 
     def body_end(self) -> None:
         """The client's body is whole."""
+        if self._started:
+            return  # some of the body was dropped: the registry must not see an end of it
         self._body_done = True
         connection = self._connection
         if connection is not None:
@@ -256,7 +263,7 @@ class Exchange:
             request.body_producer.pauseProducing()
         fields = client_fields(head, self._relay.upstream.address.origin)
         if body.complete:
-            if data and head.chunked:
+            if isinstance(body, ChunkedBody):
                 fields.append(b"Content-Length: %d" % len(data))
             self._finish_connection()
             request.begin(head.status, head.reason, fields, len(data), data)
@@ -294,14 +301,22 @@ class Exchange:
 
     # -- endings -------------------------------------------------------------------------
 
-    def check_silence(self, limit: float) -> None:
-        """The registry said nothing for the read timeout, if it was its turn."""
+    def check_silence(self, now: float, limit: float) -> None:
+        """Fail if the registry said nothing since ``limit``; called about once a second."""
         connection = self._connection
-        if self._started and connection is not None and connection.paused:
-            return  # the client's turn: it does not read
-        if not self._body_done and self._request.waits_for_body:
-            return  # the client's turn: it does not send
-        self._fail(UpstreamFailure(504, "the registry is silent"))
+        if self._started:
+            clients_turn = connection is not None and connection.paused
+        else:
+            clients_turn = not self._body_done and self._request.waits_for_body
+        if clients_turn:
+            # It does not read or does not send: the registry's time begins after that.
+            self.waiting_since = now
+        elif self.waiting_since <= limit:
+            self._fail(UpstreamFailure(504, "the registry is silent"))
+
+    def relay_stops(self) -> None:
+        """No time is left for this exchange."""
+        self._fail(UpstreamFailure(503, "regguard is going down"))
 
     def _finish_connection(self) -> None:
         self._relay.exchanges.discard(self)
@@ -320,6 +335,11 @@ class Exchange:
         self._end()
         request.when_gone = None
         if started:
+            _LOG.warn(
+                "cut the answer to {user}: {reason}",
+                user=request.user_name,
+                reason=failure.message,
+            )
             request.abort()
         else:
             self._relay.on_failure(request, failure)

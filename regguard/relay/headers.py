@@ -190,14 +190,14 @@ def split_url(url: str) -> SplitResult:
     except ValueError:
         malformed = True
     if malformed:
-        raise ValueError("its host or port is malformed; write http://127.0.0.1:5000")
+        raise ValueError("its host or port is malformed; write it as http://HOST:PORT")
     return parts
 
 
 def check_ends_after_port(parts: SplitResult) -> None:
     """Raise ValueError for a URL that is more or less than an origin."""
     if not parts.hostname:
-        raise ValueError("names no host; write http://127.0.0.1:5000")
+        raise ValueError("names no host; write it as http://HOST:PORT")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("must end after the host and port; clients' paths go on as they are")
 

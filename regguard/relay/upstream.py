@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote, unquote_to_bytes
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -16,12 +18,10 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.protocol import connectionDone
 from twisted.internet.ssl import optionsForClientTLS
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -176,12 +176,12 @@ class UpstreamConnection(TwistedProtocol):
 
     def connectionMade(self) -> None:
         """The registry accepted."""
-        self.write = writer_for(self.transport)
-        try:
-            self.transport.setTcpNoDelay(True)
-            self.transport.bufferSize = READ_SIZE
-        except (AttributeError, OSError):
-            pass  # TLS, a UNIX socket, or the registry is gone already
+        transport: Any = self.transport
+        self.write = writer_for(transport)
+        # TLS, a UNIX socket, or the registry is gone already.
+        with suppress(AttributeError, OSError):
+            transport.setTcpNoDelay(True)
+            transport.bufferSize = READ_SIZE
 
     # -- the request ---------------------------------------------------------------------
 
@@ -290,6 +290,8 @@ class UpstreamConnection(TwistedProtocol):
         self.exchange = None
         if not self._gone:
             self._gone = True
+            # At once: the reactor tears the connection down in its next turn only.
+            self.upstream.connection_lost(self)
             self.transport.abortConnection()
 
     def pauseProducing(self) -> None:
@@ -333,7 +335,7 @@ class Upstream:
 
     def connect(self) -> Deferred[UpstreamConnection]:
         """A fresh connection; fails as the endpoint fails."""
-        connecting: Deferred[UpstreamConnection] = self._endpoint.connect(self._factory)
+        connecting: Deferred[Any] = self._endpoint.connect(self._factory)
         return connecting.addCallback(self._connected)
 
     def _connected(self, connection: UpstreamConnection) -> UpstreamConnection:
@@ -353,10 +355,8 @@ class Upstream:
     def connection_lost(self, connection: UpstreamConnection) -> None:
         """A connection is gone; it must not be handed out again."""
         self._live.discard(connection)
-        try:
+        with suppress(ValueError):
             self._idle.remove(connection)
-        except ValueError:
-            pass
 
     def close_idle(self, now: float) -> None:
         """Close the connections that were idle for too long; called about once a second."""

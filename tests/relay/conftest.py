@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from zope.interface import implementer
 
 from tests.relay.world import World
 
@@ -18,7 +19,8 @@ def logged() -> Iterator[list[Any]]:
     gc.collect()
     events: list[Any] = []
 
-    def observe(event: Any) -> None:
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
         if "log_failure" in event:
             events.append(event["log_failure"])
 
@@ -35,3 +37,17 @@ def world(logged: list[Any]) -> Iterator[World]:
     world = World()
     yield world
     world.close()
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[str]]:
+    """The texts of everything that is logged."""
+    lines: list[str] = []
+
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)

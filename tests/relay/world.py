@@ -16,6 +16,7 @@ from typing import Any
 
 import h11
 from twisted.internet import error, main, tcp
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import (
@@ -263,7 +264,7 @@ class _Outgoing(tcp.Connection):
     def __init__(self, socket: Any, protocol: Any, reactor: Any) -> None:
         super().__init__(socket, protocol, reactor)
         self.connected = 1
-        self.startReading()
+        self.startReading()  # type: ignore[no-untyped-call]
 
 
 @implementer(IStreamClientEndpoint)
@@ -286,15 +287,19 @@ class Registry:
         connecting: Deferred[Any] = Deferred(self._cancel)
         self._waiting.append((protocolFactory, connecting))
         if self.accepting:
-            self._reactor.callLater(0, self.accept)
+            self._reactor.callLater(0, self._accept)
         return connecting
 
     def accept(self) -> None:
         """Accept everybody who waits."""
+        self._accept()
+        self._reactor.turn()
+
+    def _accept(self) -> None:
         waiting, self._waiting = self._waiting, []
         for factory, connecting in waiting:
             peer = Peer(self._reactor, self.capacity)
-            protocol: Any = factory.buildProtocol(None)
+            protocol: Any = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 5000))
             peer.transport = _Outgoing(peer.socket, protocol, self._reactor)
             self.connections.append(peer)
             protocol.makeConnection(peer.transport)
@@ -305,6 +310,7 @@ class Registry:
         waiting, self._waiting = self._waiting, []
         for _, connecting in waiting:
             connecting.errback(why)
+        self._reactor.turn()
 
     def _cancel(self, connecting: Deferred[Any]) -> None:
         self.cancelled += 1
@@ -410,9 +416,7 @@ class World:
 
     def _log(self, request: Any) -> None:
         self.ended.append(
-            Ended(
-                request.status, request.user_name, request.body_bytes_in, request.body_bytes_out
-            )
+            Ended(request.status, request.user_name, request.body_bytes_in, request.body_bytes_out)
         )
 
 

@@ -1,0 +1,845 @@
+"""The relay and its connections to the registry: reuse, failures, broken answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet import error
+from twisted.internet.interfaces import IPushProducer
+from zope.interface.verify import verifyObject
+
+from regguard.relay import exchange as exchange_module
+from regguard.relay.upstream import (
+    IDLE_TIMEOUT,
+    MAX_IDLE,
+    MAX_INTERIM,
+    UpstreamConnection,
+    UpstreamFailure,
+)
+from tests.relay.world import Peer, World, read_answer, read_answers, read_request, refused
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+NOT_RETRIABLE = [b"POST", b"PUT", b"PATCH", b"DELETE"]
+
+
+def get(target: bytes = b"/v2/a/manifests/1", method: bytes = b"GET", *lines: bytes) -> bytes:
+    return b"\r\n".join(
+        [method + b" " + target + b" HTTP/1.1", b"Host: r.example", *lines, b"", b""]
+    )
+
+
+def idle(world: World) -> tuple[Peer, Peer]:
+    """A client, and the registry's end of a connection that served it once and is kept."""
+    client = world.client()
+    client.send(get())
+    registry = world.registry.last
+    registry.send(OK)
+    assert read_answer(client.take()).body == b"ok"
+    registry.take()
+    assert world.registry.open == [registry]
+    return client, registry
+
+
+def test_a_connection_is_a_push_producer(world: World) -> None:
+    """The client's transport pauses and resumes it."""
+    connection = UpstreamConnection(world.upstream)
+
+    assert verifyObject(IPushProducer, connection)
+
+
+def test_a_request_is_relayed_and_answered(world: World) -> None:
+    """The plain way through."""
+    client = world.client()
+    client.send(get())
+
+    request = read_request(world.registry.last.take())
+    assert (request.method, request.target, request.whole) == (b"GET", b"/v2/a/manifests/1", True)
+    world.registry.last.send(b'HTTP/1.1 200 Fine\r\nContent-Length: 5\r\nEtag: "x"\r\n\r\nhello')
+    answer = read_answer(client.take())
+    assert (answer.status, answer.body, answer[b"etag"]) == (200, b"hello", b'"x"')
+    assert client.is_open
+    assert world.ended[0].status == 200
+
+
+# -- reuse -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_get_and_head_reuse_a_kept_connection(world: World, method: bytes) -> None:
+    """They may be sent twice, so a stale connection does no harm."""
+    client, registry = idle(world)
+    client.send(get(method=method))
+
+    assert world.registry.connections == [registry]
+    assert registry.take().startswith(method)
+
+
+@pytest.mark.parametrize("method", NOT_RETRIABLE)
+def test_everything_else_gets_a_fresh_connection(world: World, method: bytes) -> None:
+    """They must not be sent twice, so they don't run into a stale connection at all."""
+    client, registry = idle(world)
+    client.send(get(method=method))
+
+    assert len(world.registry.connections) == 2
+    assert registry.take() == b""
+    assert world.registry.last.take().startswith(method)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_get_with_a_body_gets_a_fresh_connection(world: World, method: bytes) -> None:
+    """A body that went out can't be sent again."""
+    client, registry = idle(world)
+    client.send(get(b"/v2/a/manifests/1", method, b"Content-Length: 2") + b"hi")
+
+    assert len(world.registry.connections) == 2
+    assert registry.take() == b""
+    assert read_request(world.registry.last.take()).body == b"hi"
+
+
+def test_a_connection_is_kept_after_an_upload_too(world: World) -> None:
+    """Its request was sent whole and its answer read whole."""
+    client = world.client()
+    client.send(get(b"/v2/a/manifests/1", b"PUT", b"Content-Length: 2") + b"hi")
+    world.registry.last.send(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+    client.send(get())
+
+    assert len(world.registry.connections) == 1
+
+
+def test_the_most_recently_used_connection_is_reused(world: World) -> None:
+    """It is the least likely to be closing."""
+    clients = [world.client() for _ in range(3)]
+    for client in clients:
+        client.send(get())
+    order = [1, 2, 0]
+    for number in order:
+        world.registry.connections[number].send(OK)
+        world.registry.connections[number].take()
+    clients[0].send(get())
+
+    assert world.registry.connections[0].take().startswith(b"GET")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x, Close",
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2",
+    ],
+)
+def test_a_connection_that_will_close_is_not_kept(world: World, head: bytes) -> None:
+    """The registry says so, or its HTTP/1.0 does."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(head + b"\r\n\r\nok")
+
+    assert read_answer(client.take()).body == b"ok"
+    assert world.registry.open == []
+
+
+def test_a_keep_alive_of_http_1_0_is_believed(world: World) -> None:
+    """With a length and the word."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(
+        b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok"
+    )
+    client.send(get())
+
+    assert len(world.registry.connections) == 1
+
+
+def test_an_idle_connection_is_closed_in_time(world: World) -> None:
+    """Before the registry does it, so that reuse seldom meets a closing one."""
+    _, registry = idle(world)
+    world.reactor.pass_time(IDLE_TIMEOUT - 2)
+    assert registry.is_open
+    world.reactor.pass_time(3)
+
+    assert not registry.is_open
+
+
+def test_idle_time_counts_from_the_last_use(world: World) -> None:
+    """A connection in use does not age."""
+    client, registry = idle(world)
+    for _ in range(3):
+        world.reactor.pass_time(IDLE_TIMEOUT - 2)
+        client.send(get())
+        registry.send(OK)
+
+    assert world.registry.open == [registry]
+
+
+def test_only_so_many_connections_are_kept(world: World) -> None:
+    """The most a registry sees when nothing happens."""
+    clients = [world.client() for _ in range(MAX_IDLE + 3)]
+    for client in clients:
+        client.send(get())
+    for registry in world.registry.connections:
+        registry.send(OK)
+
+    assert len(world.registry.open) == MAX_IDLE
+
+
+@pytest.mark.parametrize("end", ["end", "reset"])
+def test_a_connection_that_the_registry_closes_while_idle_is_forgotten(
+    world: World, end: str
+) -> None:
+    """The next request opens a fresh one at once."""
+    client, registry = idle(world)
+    getattr(registry, end)()
+    client.send(get())
+
+    assert len(world.registry.connections) == 2
+    assert world.failures == []
+
+
+def test_a39_octets_on_an_idle_connection_end_it(world: World) -> None:
+    """They would be taken for the next request's answer."""
+    client, registry = idle(world)
+    registry.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+    assert registry.was_reset
+    client.send(get())
+
+    assert len(world.registry.connections) == 2
+    world.registry.last.send(OK)
+    assert read_answer(client.take()).body == b"ok"
+
+
+def test_a39_a_connection_that_is_being_discarded_is_not_handed_out(world: World) -> None:
+    """Not even in the same turn, before the reactor has torn it down."""
+    _, registry = idle(world)
+    registry.transport.protocol.dataReceived(b"HTTP/1.1 200 OK\r\n")
+
+    assert world.upstream.idle_connection() is None
+
+
+# -- I05: a stale connection -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["end", "reset"])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_i05_a_stale_connection_is_forgiven_once(world: World, method: bytes, end: str) -> None:
+    """GET and HEAD go once more over a fresh connection; the client notices nothing."""
+    client, registry = idle(world)
+    client.send(get(method=method))
+    first = registry.take()
+    getattr(registry, end)()
+
+    assert len(world.registry.connections) == 2
+    assert world.registry.last.take() == first
+    world.registry.last.send(OK if method == b"GET" else OK[:-2])
+    assert read_answer(client.take(), method).status == 200
+    assert world.failures == []
+
+
+def test_i05_a_fresh_connection_is_not_forgiven(world: World) -> None:
+    """A registry that closes a fresh connection means it."""
+    client, registry = idle(world)
+    client.send(get())
+    registry.end()
+    world.registry.last.end()
+
+    assert len(world.registry.connections) == 2
+    assert read_answer(client.take()).status == 502
+
+
+def test_i05_no_retry_after_a_first_fresh_connection(world: World) -> None:
+    """The very first request of all has no stale connection to blame."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.end()
+
+    assert len(world.registry.connections) == 1
+    assert read_answer(client.take()).status == 502
+
+
+@pytest.mark.parametrize("octets", [b"H", b"HTTP/1.1 200 OK\r\n", OK[:-1]])
+def test_i05_no_retry_after_an_octet_of_an_answer(world: World, octets: bytes) -> None:
+    """Then the request has reached the registry."""
+    client, registry = idle(world)
+    client.send(get())
+    registry.send(octets)
+    registry.end()
+
+    assert len(world.registry.connections) == 1
+
+
+def test_i05_no_retry_after_an_interim_response(world: World) -> None:
+    """That is an octet of an answer, too."""
+    client, registry = idle(world)
+    client.send(get())
+    registry.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+    registry.end()
+
+    assert len(world.registry.connections) == 1
+    assert read_answer(client.take()).status == 502
+
+
+@pytest.mark.parametrize("method", NOT_RETRIABLE)
+def test_i05_other_methods_are_never_sent_twice(world: World, method: bytes) -> None:
+    """The registry may have acted on the first."""
+    client, _ = idle(world)
+    client.send(get(method=method))
+    world.registry.last.end()
+
+    assert len(world.registry.connections) == 2
+    assert read_answer(client.take(), method).status == 502
+
+
+# -- I01 to I04: no answer -------------------------------------------------------------------
+
+
+def test_i01_a_refused_connection_is_502(world: World) -> None:
+    """At once, and service again as soon as the registry is back."""
+    client = world.client()
+    world.registry.failure = refused()
+    client.send(get())
+    assert read_answer(client.take()).status == 502
+    assert client.is_open
+
+    world.registry.failure = None
+    client.send(get())
+    world.registry.last.send(OK)
+    assert read_answer(client.take()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("why", "status"),
+    [
+        (error.TimeoutError(), 504),
+        (error.TCPTimedOutError(), 504),
+        (refused(), 502),
+        (error.NoRouteError(), 502),
+        (error.ConnectError(), 502),
+        (error.DNSLookupError("no such host"), 502),
+        (RuntimeError("bug"), 502),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_i02_a_failed_connect_is_502_or_504(world: World, why: Exception, status: int) -> None:
+    """504 for who does not answer, 502 for everything else."""
+    world.registry.accepting = False
+    client = world.client()
+    client.send(get())
+    world.registry.refuse(why)
+
+    assert read_answer(client.take()).status == status
+    assert world.relay.exchanges == set()
+
+
+def test_i03_a_silent_registry_is_504_after_the_read_timeout(world: World) -> None:
+    """And its connection is cut."""
+    client = world.client()
+    client.send(get())
+    world.reactor.pass_time(98)
+    assert client.take() == b""
+    world.reactor.pass_time(4)
+
+    assert read_answer(client.take()).status == 504
+    assert world.registry.last.was_reset
+
+
+def test_i03_half_a_head_does_not_stop_the_clock(world: World) -> None:
+    """An answer that trickles is silence."""
+    client = world.client()
+    client.send(get())
+    for octet in b"HTTP/1.1 2":
+        world.registry.last.send(bytes([octet]))
+        world.reactor.pass_time(10.5)
+
+    assert read_answer(client.take()).status == 504
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"<html>oops</html>",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"\x15\x03\x01\x00\x02\x02\x46",
+        b"\r\n",
+        b"\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/0.9 200 OK\r\n\r\n",
+        b"http/1.1 200 OK\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"H" * 40_000,
+        b"HTTP/1.1 200 OK\nContent-Length: 0\n\n\r\n\r\n",
+    ],
+)
+def test_i04_what_is_no_http_is_502(world: World, octets: bytes) -> None:
+    """As soon as it can be told, and the connection is cut."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(octets)
+
+    assert read_answer(client.take()).status == 502
+    assert world.registry.last.was_reset
+
+
+# -- A36 to A38: broken answers --------------------------------------------------------------
+
+BROKEN_HEADS = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: +2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: -2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 0x2",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 1_0",
+    b"HTTP/1.1 200 OK\r\nContent-Length:",
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 30,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+    b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
+    b"HTTP/1.1 200 OK\r\nX: a\r\n b",
+    b"HTTP/1.1 200 OK\r\nX: a\0b",
+    b"HTTP/1.1 200 OK\r\nX: a\rb",
+    b"HTTP/1.1 200 OK\r\nX: a\nb",
+    b"HTTP/1.1 200 OK\r\nX : a",
+    b"HTTP/1.1 200 OK\r\nno colon",
+    b"HTTP/1.1 200 O\0K",
+    b"HTTP/1.1 200 O\rK",
+    b"HTTP/1.1 -1 OK",
+    b"HTTP/1.1 +200 OK",
+    b"HTTP/1.1 2_0 OK",
+    b"HTTP/1.1 99 OK",
+    b"HTTP/1.1 099 OK",
+    b"HTTP/1.1 600 OK",
+    b"HTTP/1.1 1000 OK",
+    b"HTTP/1.1  200 OK",
+    b"HTTP/1.1\t200 OK",
+    b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X: %d" % n for n in range(101)),
+    b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X: %d" % n for n in range(10_000)),
+    b"HTTP/1.1 200 OK\r\nX: " + b"a" * 40_000,
+]
+
+
+@pytest.mark.parametrize("head", BROKEN_HEADS, ids=lambda head: repr(head[9:60]))
+def test_a36_a_broken_head_is_502(world: World, head: bytes) -> None:
+    """What two parsers could read in two ways is not passed on, and the connection is cut."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(head + b"\r\n\r\nok")
+
+    assert read_answer(client.take()).status == 502
+    assert world.registry.last.was_reset
+    assert world.registry.open == []
+    assert client.is_open
+
+
+@pytest.mark.parametrize(
+    "surplus", [b"x", OK, b"\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"]
+)
+@pytest.mark.parametrize(
+    ("method", "head", "body"),
+    [
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+        (
+            b"GET",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            b"ok",
+        ),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", b""),
+        (b"GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", b""),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b""),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_a37_surplus_octets_are_dropped_and_end_the_connection(
+    world: World, method: bytes, head: bytes, body: bytes, surplus: bytes, together: bool
+) -> None:
+    """The next client must not see them."""
+    client = world.client()
+    client.send(get(method=method))
+    registry = world.registry.last
+    registry.send(*([head + surplus] if together else [head, surplus]))
+
+    answer = read_answer(client.take(), method)
+    assert (answer.body, answer.whole) == (body, True)
+    assert registry.was_reset
+    client.send(get())
+    assert len(world.registry.connections) == 2
+
+
+@pytest.mark.parametrize("status", [b"100 Continue", b"102 Processing", b"103 Early Hints"])
+def test_a38_interim_responses_are_passed_over(world: World, status: bytes) -> None:
+    """The client gets one final response."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send((b"HTTP/1.1 " + status + b"\r\nX: 1\r\n\r\n") * MAX_INTERIM + OK)
+
+    octets = client.take()
+    assert octets.count(b"HTTP/1.1 ") == 1
+    assert read_answer(octets).body == b"ok"
+
+
+def test_a38_interim_responses_are_passed_over_octet_by_octet(world: World) -> None:
+    """However the network cuts them."""
+    client = world.client()
+    client.send(get())
+    octets = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\nLink: x\r\n\r\n" + OK
+    world.registry.last.send(*[octets[n : n + 1] for n in range(len(octets))])
+
+    assert read_answer(client.take()).body == b"ok"
+
+
+@pytest.mark.parametrize("number", [MAX_INTERIM + 1, 10_000])
+def test_a38_endless_interim_responses_are_502(world: World, number: int) -> None:
+    """No registry sends them, so there is a bound."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 100 Continue\r\n\r\n" * number)
+
+    assert read_answer(client.take()).status == 502
+    assert world.registry.last.was_reset
+
+
+@pytest.mark.parametrize("after", [b"evil", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"])
+def test_a30_switching_protocols_is_502(world: World, after: bytes) -> None:
+    """Nobody asked for it, and nothing behind it is relayed."""
+    client = world.client()
+    client.send(get(b"/v2/a/manifests/1", b"GET", b"Connection: Upgrade", b"Upgrade: h2c"))
+    world.registry.last.send(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + after
+    )
+
+    octets = client.take()
+    assert read_answer(octets).status == 502
+    assert b"evil" not in octets
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"407 Proxy Authentication Required"])
+@pytest.mark.parametrize("body", [b"Content-Length: 2\r\n\r\nno", b"Content-Length: 9\r\n\r\nno"])
+def test_d23_a_challenge_of_the_registry_is_502(world: World, status: bytes, body: bytes) -> None:
+    """It would send clients' passwords to whom it names (CVE-2026-33540)."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(
+        b"HTTP/1.1 " + status + b'\r\nWWW-Authenticate: Bearer realm="https://evil/"\r\n' + body
+    )
+
+    octets = client.take()
+    assert read_answer(octets).status == 502
+    assert b"evil" not in octets
+    assert b"authenticate" not in octets.lower()
+    assert world.registry.open == []
+
+
+def test_d23_a_connection_with_a_challenge_is_not_handed_on(world: World) -> None:
+    """A pipelined request, which runs in the same turn, must not get the cut connection."""
+    client = world.client()
+    client.send(get() + get(b"/v2/b/manifests/1"))
+    first = world.registry.last
+    first.take()
+    first.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    assert first.take() == b""
+    assert len(world.registry.connections) == 2
+    world.registry.last.send(OK)
+    assert [a.status for a in read_answers(client.take(), b"GET", b"GET")] == [502, 200]
+
+
+# -- answers of every shape ------------------------------------------------------------------
+
+ANSWERS: list[tuple[bytes, bytes, int, bytes, dict[bytes, bytes]]] = [
+    (b"GET", b"200 OK\r\nContent-Length: 0\r\n\r\n", 200, b"", {b"content-length": b"0"}),
+    (b"GET", b"200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, b"abc", {b"content-length": b"3"}),
+    (b"GET", b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 200, b"", {}),
+    (
+        b"GET",
+        b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;a=b\r\na\r\n2\r\nbc\r\n0\r\nX: y\r\n\r\n",
+        200,
+        b"abc",
+        {},
+    ),
+    (b"HEAD", b"200 OK\r\nContent-Length: 3\r\n\r\n", 200, b"", {b"content-length": b"3"}),
+    (b"HEAD", b"200 OK\r\nContent-Length: 0\r\n\r\n", 200, b"", {b"content-length": b"0"}),
+    (b"HEAD", b"200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", 200, b"", {}),
+    (b"HEAD", b"404 Not Found\r\nContent-Length: 99\r\n\r\n", 404, b"", {b"content-length": b"99"}),
+    (b"GET", b"204 No Content\r\n\r\n", 204, b"", {}),
+    (b"DELETE", b"204 No Content\r\nContent-Length: 0\r\n\r\n", 204, b"", {}),
+    (b"GET", b"304 Not Modified\r\nETag: x\r\n\r\n", 304, b"", {b"etag": b"x"}),
+    (
+        b"GET",
+        b"206 Partial Content\r\nContent-Range: bytes 1-2/9\r\nContent-Length: 2\r\n\r\nbc",
+        206,
+        b"bc",
+        {b"content-range": b"bytes 1-2/9", b"content-length": b"2"},
+    ),
+    (b"GET", b"416 Range Not Satisfiable\r\nContent-Length: 0\r\n\r\n", 416, b"", {}),
+    (
+        b"GET",
+        b"307 Temporary Redirect\r\nLocation: https://s3/x?sig=%2F\r\nContent-Length: 0\r\n\r\n",
+        307,
+        b"",
+        {b"location": b"https://s3/x?sig=%2F"},
+    ),
+    (b"POST", b"202 Accepted\r\nRange: 0-0\r\nContent-Length: 0\r\n\r\n", 202, b"", {}),
+    (b"GET", b"200\r\nContent-Length: 0\r\n\r\n", 200, b"", {}),
+    (b"GET", b"200 \r\nContent-Length: 0\r\n\r\n", 200, b"", {}),
+    (b"GET", b"599 What\r\nContent-Length: 0\r\n\r\n", 599, b"", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "octets", "status", "body", "headers"), ANSWERS)
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+def test_every_shape_of_answer_comes_back_at_every_split(
+    world: World,
+    method: bytes,
+    octets: bytes,
+    status: int,
+    body: bytes,
+    headers: dict[bytes, bytes],
+    version: bytes,
+) -> None:
+    """Same status, fields and body, and never an answer whose end the client can't see."""
+    octets = b"HTTP/1.1 " + octets
+    for cut in range(len(octets)):
+        client = world.client()
+        client.send(
+            method + b" /v2/a/manifests/1 " + version + b"\r\nHost: r.example\r\n"
+            b"Connection: keep-alive\r\n\r\n"
+        )
+        # The most recently used connection serves again.
+        registry = next(each for each in world.registry.open if each.received)
+        registry.take()
+        registry.send(*filter(None, [octets[:cut], octets[cut:]]))
+
+        raw = client.take()
+        answer = read_answer(raw, method, ended=client.was_ended)
+        assert (answer.status, answer.body, answer.whole) == (status, body, True)
+        for name, value in headers.items():
+            assert answer[name] == value
+        assert len(answer.all(b"docker-distribution-api-version")) == 1
+        if method == b"HEAD" or status in (204, 304):
+            assert raw.endswith(b"\r\n\r\n")
+        elif not (answer.all(b"content-length") or answer.all(b"transfer-encoding")):
+            assert version == b"HTTP/1.0"
+            assert client.was_ended
+        client.end()
+
+
+def test_a_close_delimited_answer_comes_back_whole(world: World) -> None:
+    """An HTTP/1.1 client gets it chunked, so that its end is a real one."""
+    client = world.client()
+    client.send(get())
+    registry = world.registry.last
+    registry.send(b"HTTP/1.1 200 OK\r\n\r\nab", b"cd")
+    registry.end()
+
+    answer = read_answer(client.take())
+    assert (answer.body, answer[b"transfer-encoding"]) == (b"abcd", b"chunked")
+    assert client.is_open
+
+
+def test_a_close_delimited_answer_without_a_body_comes_back_whole(world: World) -> None:
+    """Nothing but a head and a close is an empty body."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 200 OK\r\n\r\n")
+    world.registry.last.end()
+
+    assert read_answer(client.take()).whole
+
+
+@pytest.mark.parametrize("keep", [b"", b"Connection: keep-alive\r\n"])
+def test_an_http_1_0_client_gets_a_close_delimited_body(world: World, keep: bytes) -> None:
+    """It knows no chunks; the close is the end."""
+    client = world.client()
+    client.send(b"GET /v2/a/manifests/1 HTTP/1.0\r\nHost: r.example\r\n" + keep + b"\r\n")
+    registry = world.registry.last
+    registry.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n")
+    registry.send(b"2\r\ncd\r\n0\r\n\r\n")
+
+    raw = client.take()
+    assert raw.endswith(b"\r\n\r\nabcd")
+    assert b"ransfer-" not in raw
+    assert client.was_ended
+    assert not client.was_reset
+
+
+# -- I06 to I08: an answer that breaks off ---------------------------------------------------
+
+TRUNCATED = [
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("octets", TRUNCATED)
+@pytest.mark.parametrize("end", ["end", "reset"])
+@pytest.mark.parametrize("version", [b"HTTP/1.1", b"HTTP/1.0"])
+def test_i06_i07_i08_a_truncated_answer_cuts_the_client(
+    world: World, octets: bytes, end: str, version: bytes
+) -> None:
+    """No clean end of any kind: a truncated blob must never look whole."""
+    client = world.client()
+    client.send(b"GET /v2/a/blobs/1 " + version + b"\r\nHost: r.example\r\n\r\n")
+    world.registry.last.send(octets)
+    getattr(world.registry.last, end)()
+
+    assert client.was_reset
+    assert not client.was_ended
+    raw = client.take()
+    assert b"0\r\n\r\n" not in raw
+    assert raw.count(b"HTTP/1.1 ") == 1
+    assert not read_answer(raw).whole
+
+
+def test_i06_a_reset_ends_a_close_delimited_answer_dishonestly(world: World) -> None:
+    """Only a FIN is an end."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
+    world.registry.last.reset()
+
+    assert client.was_reset
+
+
+@pytest.mark.parametrize("chunk", [b"x\r\n", b"3\r\nabcd\r\n", b"3 \r\nabc\r\n", b"3\nabc\r\n"])
+def test_a36_a_broken_chunk_cuts_the_client(world: World, chunk: bytes) -> None:
+    """The head is out already, so the only honest answer is the cut."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunk)
+
+    assert client.was_reset
+    assert b"0\r\n\r\n" not in client.take()
+    assert world.registry.last.was_reset
+
+
+def test_i03_silence_in_an_answer_cuts_the_client(world: World) -> None:
+    """After the read timeout, and not before."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    world.reactor.pass_time(98)
+    world.registry.last.send(b"d")
+    world.reactor.pass_time(98)
+    assert client.is_open
+    world.reactor.pass_time(4)
+
+    assert client.was_reset
+    assert world.registry.last.was_reset
+
+
+def test_i06_a_truncated_answer_is_logged(world: World, log_lines: list[Any]) -> None:
+    """The access log shows a 200 with too few octets; operators need the reason."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(TRUNCATED[0])
+    world.registry.last.end()
+
+    assert any("the registry cut its answer" in line for line in log_lines)
+
+
+# -- capacity and the end --------------------------------------------------------------------
+
+
+def test_h11_too_many_exchanges_are_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unbounded number would end in file descriptors that nobody has left."""
+    monkeypatch.setattr(exchange_module, "MAX_EXCHANGES", 2)
+    clients = [world.client() for _ in range(3)]
+    for client in clients:
+        client.send(get())
+
+    assert [each.status for each in world.failures] == [503]
+    assert read_answer(clients[2].take()).status == 503
+    assert len(world.registry.connections) == 2
+    world.registry.connections[0].send(OK)
+    clients[2].send(get())
+    assert len(world.failures) == 1
+
+
+def test_stop_cuts_what_is_under_way(world: World) -> None:
+    """Connecting, waiting, sending, streaming and idle: nothing is left."""
+    waiting, streaming, sending, connecting = (world.client() for _ in range(4))
+    idle(world)
+    waiting.send(get(method=b"POST"))
+    streaming.send(get(method=b"DELETE"))
+    world.registry.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+    sending.send(get(b"/v2/a/manifests/1", b"PUT", b"Content-Length: 9") + b"abc")
+    world.registry.accepting = False
+    connecting.send(get(method=b"POST"))
+    assert len(world.relay.exchanges) == 4
+    world.relay.stop()
+    world.reactor.turn()
+
+    assert world.relay.exchanges == set()
+    assert world.registry.open == []
+    assert world.registry.cancelled == 1
+    assert streaming.was_reset
+    for client in (waiting, sending, connecting):
+        assert read_answer(client.take(), b"POST").status in (502, 503)
+
+
+def test_nothing_is_kept_after_stop(world: World) -> None:
+    """An exchange that ends later finds no pool."""
+    client = world.client()
+    world.relay.stop()
+    client.send(get())
+    for registry in world.registry.connections:
+        registry.send(OK)
+
+    assert world.registry.open == []
+
+
+def test_start_after_stop_is_not_needed_for_a_second_stop(world: World) -> None:
+    """Stopping twice is harmless."""
+    world.relay.stop()
+    world.relay.stop()
+
+
+def test_i27_a_fault_in_one_exchange_does_not_end_the_watch(logged: list[Any]) -> None:
+    """The others still have their deadline."""
+    answered: list[Any] = []
+
+    def on_failure(request: Any, failure: UpstreamFailure) -> None:
+        if not answered:
+            answered.append(request)
+            raise RuntimeError("bug")
+        request.abort()
+
+    world = World(on_failure=on_failure)
+    clients = [world.client() for _ in range(2)]
+    clients[0].send(get())
+    clients[1].send(get())
+    world.reactor.pass_time(102)
+    world.reactor.pass_time(102)
+
+    assert any(client.was_reset for client in clients)
+    assert [failure.type for failure in logged] == [RuntimeError]
+    logged.clear()
+    world.close()
+
+
+def test_the_state_of_an_exchange_can_be_read(world: World) -> None:
+    """For whoever debugs: one word."""
+    client = world.client()
+    world.registry.accepting = False
+    client.send(get(b"/v2/a/manifests/1", b"PUT", b"Content-Length: 2"))
+    [exchange] = world.relay.exchanges
+    states = [repr(exchange)]
+    world.registry.accept()
+    states.append(repr(exchange))
+    client.send(b"hi")
+    states.append(repr(exchange))
+    world.registry.last.send(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n")
+    states.append(repr(exchange))
+    world.registry.last.send(b"ok")
+    states.append(repr(exchange))
+
+    words = ["connecting", "sending", "waiting", "streaming", "over"]
+    assert states == [f"<Exchange PUT {word}>" for word in words]

@@ -26,7 +26,9 @@ class Answer:
     fields: tuple[bytes, ...] = field(default=_FIXED)
 
 
-def error(status: int, code: str, message: str, *more_fields: bytes, detail: object = None) -> Answer:
+def error(
+    status: int, code: str, message: str, *more_fields: bytes, detail: object = None
+) -> Answer:
     """An OCI error; ``more_fields`` are ready field lines such as ``Allow: GET``."""
     entry: dict[str, object] = {"code": code, "message": message}
     if detail is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -70,9 +70,7 @@ class GuardResource:
             request.answer(answers.error(refusal.status, refusal.code, refusal.message, *more))
             return NOT_DONE_YET
         if head.user_agent is not None and _OLD_DOCKER.match(head.user_agent):
-            request.answer(
-                answers.error(404, "UNSUPPORTED", "docker before 1.6 is not supported")
-            )
+            request.answer(answers.error(404, "UNSUPPORTED", "docker before 1.6 is not supported"))
             return NOT_DONE_YET
         try:
             who = self._authenticator.authenticate(head.authorization)
@@ -83,10 +81,13 @@ class GuardResource:
             self._busy(request, undecided.retry_after)
             return NOT_DONE_YET
         if isinstance(who, Deferred):
-            who.addCallbacks(
+            waiting: Deferred[User] = who
+            # Whoever leaves gives up the place in the queue for verification.
+            request.when_gone = lambda _: waiting.cancel()
+            waiting.addCallbacks(
                 self._authenticated, self._not_authenticated, (request, access), {}, (request,)
             )
-            who.addErrback(self._fault, request)
+            waiting.addErrback(self._fault, request)
         else:
             self._authenticated(who, request, access)
         return NOT_DONE_YET
@@ -106,9 +107,9 @@ class GuardResource:
             self._relay.send(request, verdict.target, user.name, access.is_upload)
 
     def _not_authenticated(self, failure: Failure, request: Any) -> None:
-        if not request.live:
-            failure.trap(Unauthenticated, Undecided)
-        elif failure.check(Undecided):
+        if failure.check(CancelledError) and request.when_gone is None:
+            pass  # by when_gone itself: nobody is there
+        elif isinstance(failure.value, Undecided):
             self._busy(request, failure.value.retry_after)
         elif failure.check(Unauthenticated):
             request.answer(self._challenge)
@@ -117,6 +118,9 @@ class GuardResource:
 
     def _fault(self, failure: Failure, request: Any) -> None:
         self._log.failure("fault on the way to a decision", failure=failure)
+        when_gone, request.when_gone = request.when_gone, None
+        if when_gone is not None:
+            when_gone("internal error")
         if request.live and not request.status:
             request.answer(answers.error(500, "UNKNOWN", "internal error"))
         elif request.live:

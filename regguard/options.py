@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,10 @@ class Settings:
 
     listen: tuple[str, ...]
     certificates: tuple[tuple[Path, Path | None], ...]
-    upstream: str
+    # Both may hold a password.
+    upstream: str = field(repr=False)
     upstream_ca: Path | None
-    auth: tuple[str, ...]
+    auth: tuple[str, ...] = field(repr=False)
     groups: Path | None
     pull: Who
     push: Who
@@ -121,7 +122,7 @@ class Options(usage.Options, AuthOptionMixin):
     )
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._lists: dict[str, list[str]] = {}
         self._keys: list[str | None] = []
         self.settings: Settings
@@ -148,7 +149,7 @@ class Options(usage.Options, AuthOptionMixin):
     def opt_upstream(self, url: str) -> None:
         """Registry: http://, https:// or http+unix:///path [default: http://127.0.0.1:5000]."""
         if "upstream" in self:
-            raise usage.UsageError(f"--upstream {url}: given twice; one guard has one registry")
+            raise usage.UsageError("--upstream: given twice; one guard has one registry")
         self["upstream"] = url
 
     def opt_auth(self, specification: str) -> None:
@@ -161,8 +162,13 @@ class Options(usage.Options, AuthOptionMixin):
 
     def opt_version(self) -> None:
         """Print the version and exit."""
-        print(f"regguard {__version__}")
+        sys.stdout.write(f"regguard {__version__}\n")
         raise SystemExit(0)
+
+    def parseArgs(self, *words: str) -> None:
+        """Nothing but options is understood."""
+        if words:
+            raise usage.UsageError(f"{words[0]}: is no option; options begin with --, see --help")
 
     def postOptions(self) -> None:
         """Merge the file in, check the words, make ``settings``."""
@@ -189,7 +195,7 @@ class Options(usage.Options, AuthOptionMixin):
         if path is None:
             return {}
         try:
-            with open(path, "rb") as file:
+            with Path(path).open("rb") as file:
                 table = tomllib.load(file)
         except OSError as error:
             raise usage.UsageError(
@@ -212,8 +218,10 @@ def _checked(path: str, name: str, value: Any) -> Any:
         raise usage.UsageError(f"{path}: {name}: unknown key; {cure}")
     if name in _LISTS:
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, str) for each in values):
-            raise usage.UsageError(f"{path}: {name}: takes a string or a list of strings")
+        if not values or not all(isinstance(each, str) for each in values):
+            raise usage.UsageError(
+                f"{path}: {name}: takes a string or a list of strings, not an empty one"
+            )
         return values
     if name in _SWITCHES:
         if not isinstance(value, bool):
@@ -294,10 +302,12 @@ def _certificates(words: _Words) -> tuple[tuple[Path, Path | None], ...]:
 def _seconds(value: Any) -> float:
     try:
         seconds = float(value)
-    except ValueError:
-        raise ValueError(f"{value!r} is no number of seconds") from None
+    except (ValueError, OverflowError):
+        raise ValueError(f"{value!r:.20} is no number of seconds") from None
     if not 0 < seconds < 10**9:
-        raise ValueError(f"{value} must be more than 0 seconds")
+        raise ValueError(
+            f"{seconds:g} is out of range; it is more than 0 and less than 1e9 seconds"
+        )
     return seconds
 
 

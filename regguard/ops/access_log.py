@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import stat
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from twisted.logger import Logger
 
 FLUSH_DELAY = 0.25
 """Seconds a line may wait for company: one system call for many lines, and still a log that
@@ -26,27 +30,59 @@ MAX_TEXT = 2048
 
 FORMATS = ("common", "combined", "combinedio")
 
+_NEWLINE = 0x0A
 _ESCAPED = re.compile(rb"[^ !#-\[\]-~]")
 _ESCAPED_NAME = re.compile(rb"[^!#-\[\]-~]")
-_STATE = re.compile(rb"([?&]_state=)[^&]*")
+_NAMED_ESCAPES = {
+    b'"': b'\\"',
+    b"\\": b"\\\\",
+    b"\b": b"\\b",
+    b"\n": b"\\n",
+    b"\r": b"\\r",
+    b"\t": b"\\t",
+    b"\v": b"\\v",
+}
+# Whoever has the registry's signed upload state can go on with the upload.
+_SECRET = re.compile(rb"([?&](?:_state|access_token)=)[^&]*")
+_USERINFO = re.compile(rb"//[^/?# ]*@")
+
+_LOG = Logger(namespace="regguard.ops")
 
 
 class LogFile:
-    """A file, or standard output for ``-``; appends whole lines."""
+    """A file, or standard output for ``-``; appends whole lines, and never waits."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         if path == "-":
             self._descriptor = sys.stdout.fileno()
         else:
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            # Not blocking: to open a FIFO that nobody reads is an error then.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK
+            self._descriptor = os.open(path, flags, 0o640)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLOUT)
+        is_file = stat.S_ISREG(os.fstat(self._descriptor).st_mode)
+        # What a pipe takes without blocking when it says that it takes anything.
+        self._piece = None if is_file else select.PIPE_BUF
+        self._torn = False
+        self._lost = 0
 
     def write(self, lines: bytes) -> None:
-        """Append; a full disk or a closed pipe costs lines, never requests."""
+        """Append; a full disk or a full or closed pipe costs lines, never requests."""
+        rest = b"\n" + lines if self._torn else lines
         try:
-            os.write(self._descriptor, lines)
+            while rest and self._poll.poll(0):
+                written = os.write(self._descriptor, rest[: self._piece])
+                self._torn = rest[written - 1] != _NEWLINE
+                rest = rest[written:]
         except OSError:
             pass
+        if rest:
+            self._lost += rest[-len(lines) :].count(b"\n")
+        elif self._lost:
+            _LOG.warn("{lost} lines of the access log were lost", lost=self._lost)
+            self._lost = 0
 
     def close(self) -> None:
         """Close the file; standard output stays open."""
@@ -92,11 +128,7 @@ class AccessLog:
         if head is None:
             first = b"-"
         else:
-            target = head.target
-            if b"_state=" in target:
-                # The registry's signed upload state: whoever has it can go on with the upload.
-                target = _STATE.sub(rb"\1...", target)
-            first = b"%s %s HTTP/1.%d" % (head.method, _text(target), head.minor_version)
+            first = b"%s %s HTTP/1.%d" % (head.method, _text(head.target), head.minor_version)
         name = b"-"
         if request.user_name is not None:
             name = _ESCAPED_NAME.sub(_escape, request.user_name.encode("utf-8")[:MAX_TEXT])
@@ -138,14 +170,16 @@ class AccessLog:
 
 
 def _text(value: bytes | None) -> bytes:
-    """A client's text inside quotes: one bounded line, as Apache escapes it."""
+    """A client's text inside quotes: one bounded line without secrets, as Apache escapes it."""
     if not value:
         return b"-"
+    if b"?" in value:
+        value = _SECRET.sub(rb"\1...", value)
+    if b"@" in value:
+        value = _USERINFO.sub(b"//...@", value)
     return _ESCAPED.sub(_escape, value[:MAX_TEXT])
 
 
 def _escape(match: re.Match[bytes]) -> bytes:
     octet = match[0]
-    if octet in (b'"', b"\\"):
-        return b"\\" + octet
-    return b"\\x%02x" % octet[0]
+    return _NAMED_ESCAPES.get(octet) or b"\\x%02x" % octet[0]

@@ -1,0 +1,392 @@
+"""regguard.options: words to settings, and every complaint in one line with its cure."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.python.usage import UsageError
+
+from regguard.access import Who
+from regguard.options import _KEYS, Options, Settings
+
+TLS = ["--tls-cert", "domain.crt"]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults that look for files look into an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def settings(*words: str, file: str | None = None) -> Settings:
+    """What the words, and a file that holds this TOML, come to."""
+    options = Options()
+    if file is not None:
+        Path("regguard.toml").write_text(file, encoding="utf-8")
+        words = ("--config", "regguard.toml", *words)
+    options.parseOptions(words)
+    return options.settings
+
+
+def complaint(*words: str, file: str | None = None) -> str:
+    """What is said about words that can't be used: one line."""
+    with pytest.raises(UsageError) as caught:
+        settings(*words, file=file)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.isprintable()
+    return text
+
+
+# -- defaults --------------------------------------------------------------------------------
+
+
+def test_a_certificate_alone_is_a_complete_call() -> None:
+    """twist regguard --tls-cert domain.crt, and everything else by default."""
+    assert settings(*TLS) == Settings(
+        listen=("tcp:5043",),
+        certificates=((Path("domain.crt"), None),),
+        upstream="http://127.0.0.1:5000",
+        upstream_ca=None,
+        auth=("htpasswd:auth/htpasswd",),
+        groups=None,
+        pull=Who.parse("valid-user"),
+        push=Who.parse("group:pusher"),
+        delete=Who.parse("group:pusher"),
+        catalog=Who.parse("valid-user"),
+        realm="Registry",
+        public_url=None,
+        read_timeout=900,
+        drain_timeout=900,
+        access_log="-",
+        access_log_format="combined",
+        said=frozenset({"tls-cert", "tls-key"}),
+        check=False,
+    )
+
+
+def test_the_groups_file_is_used_where_it_exists() -> None:
+    """auth/groups by default, and only if it is there."""
+    Path("auth").mkdir()
+    Path("auth/groups").touch()
+
+    assert settings(*TLS).groups == Path("auth/groups")
+    assert settings(*TLS, "--groups", "other").groups == Path("other")
+
+
+def test_a_named_groups_file_is_kept_even_if_it_is_not_there() -> None:
+    """Whoever loads it complains."""
+    assert settings(*TLS, "--groups", "nowhere").groups == Path("nowhere")
+
+
+def test_settings_do_not_change() -> None:
+    """They are one immutable value."""
+    with pytest.raises(AttributeError):
+        settings(*TLS).realm = "x"  # type: ignore[misc]
+
+
+# -- the command line and the file say the same ----------------------------------------------
+
+SAID: list[tuple[list[str], str, str, Any]] = [
+    (["--listen", "tcp:1"], 'listen = "tcp:1"', "listen", ("tcp:1",)),
+    (["-l", "tcp:1", "-l", "unix:/a"], 'listen = ["tcp:1", "unix:/a"]', "listen",
+     ("tcp:1", "unix:/a")),
+    (["--upstream", "http://r"], 'upstream = "http://r"', "upstream", "http://r"),
+    (["--upstream-ca", "ca.pem"], 'upstream-ca = "ca.pem"', "upstream_ca", Path("ca.pem")),
+    (["--htpasswd", "f"], 'htpasswd = "f"', "auth", ("htpasswd:f",)),
+    (["--auth", "ldap:x"], 'auth = "ldap:x"', "auth", ("ldap:x",)),
+    (["--auth", "ldap:x", "--htpasswd", "f"], 'auth = ["ldap:x"]\nhtpasswd = "f"', "auth",
+     ("ldap:x", "htpasswd:f")),
+    (["--groups", "g"], 'groups = "g"', "groups", Path("g")),
+    (["--pull", "nobody"], 'pull = "nobody"', "pull", Who.parse("nobody")),
+    (["--push", "valid-user"], 'push = "valid-user"', "push", Who.parse("valid-user")),
+    (["--delete", "user:a,group:b"], 'delete = "user:a,group:b"', "delete",
+     Who.parse("user:a, group:b")),
+    (["--catalog", "group:b"], 'catalog = "group:b"', "catalog", Who.parse("group:b")),
+    (["--realm", "Ünïcode \"x\""], "realm = 'Ünïcode \"x\"'", "realm", 'Ünïcode "x"'),
+    (["--public-url", "https://h"], 'public-url = "https://h"', "public_url", "https://h"),
+    (["--read-timeout", "2.5"], "read-timeout = 2.5", "read_timeout", 2.5),
+    (["--drain-timeout", "7"], "drain-timeout = 7", "drain_timeout", 7.0),
+    (["--access-log", "/var/log/x"], 'access-log = "/var/log/x"', "access_log", "/var/log/x"),
+    (["--access-log-format", "common"], 'access-log-format = "common"', "access_log_format",
+     "common"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "toml", "name", "value"), SAID)
+def test_every_option_has_the_same_name_in_the_file(
+    words: list[str], toml: str, name: str, value: Any
+) -> None:
+    """And means the same."""
+    assert getattr(settings(*TLS, *words), name) == value
+    assert getattr(settings(*TLS, file=toml), name) == value
+
+
+def test_the_table_above_misses_no_key() -> None:
+    """An option that nobody tries is an option that nobody knows."""
+    tried = {re.split(r"\s*=", line)[0] for _, toml, _, _ in SAID for line in toml.splitlines()}
+
+    assert tried | {"tls-cert", "tls-key", "no-tls"} == set(_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("words", "toml", "name", "value"),
+    [
+        (["--realm", "a"], 'realm = "b"', "realm", "a"),
+        (["--listen", "tcp:1"], 'listen = ["tcp:2", "tcp:3"]', "listen", ("tcp:1",)),
+        (["--read-timeout", "1"], "read-timeout = 2", "read_timeout", 1.0),
+        (["--pull", "nobody"], 'pull = "valid-user"', "pull", Who.parse("nobody")),
+        (["--htpasswd", "a"], 'htpasswd = "b"', "auth", ("htpasswd:a",)),
+        (["--htpasswd", "a"], 'auth = ["ldap:b"]', "auth", ("htpasswd:a",)),
+        (["--auth", "ldap:a"], 'htpasswd = "b"', "auth", ("ldap:a",)),
+        (["--auth", "ldap:a"], 'auth = "ldap:b"\nhtpasswd = "c"', "auth", ("ldap:a",)),
+        (["--upstream", "http://a"], 'upstream = "http://b"', "upstream", "http://a"),
+    ],
+)
+def test_the_command_line_wins(words: list[str], toml: str, name: str, value: Any) -> None:
+    """Whole options, never a mixture of both."""
+    assert getattr(settings(*TLS, *words, file=toml), name) == value
+
+
+def test_a_bad_word_in_the_file_does_not_matter_where_the_command_line_wins() -> None:
+    """It is not used."""
+    assert settings(*TLS, "--pull", "nobody", file='pull = "nonsense"').pull.text == "nobody"
+
+
+# -- certificates ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "toml", "pairs"),
+    [
+        (["--tls-cert", "a"], "", [("a", None)]),
+        (["--tls-cert", "a", "--tls-key", "k"], "", [("a", "k")]),
+        (["--tls-cert", "a", "--tls-cert", "b", "--tls-key", "k"], "", [("a", None), ("b", "k")]),
+        (["--tls-cert", "a", "--tls-key", "k", "--tls-cert", "b"], "", [("a", "k"), ("b", None)]),
+        ([], 'tls-cert = "a"', [("a", None)]),
+        ([], 'tls-cert = "a"\ntls-key = "k"', [("a", "k")]),
+        ([], 'tls-cert = ["a", "b"]\ntls-key = ["k"]', [("a", "k"), ("b", None)]),
+        ([], 'tls-key = ["k", "l"]\ntls-cert = ["a", "b"]', [("a", "k"), ("b", "l")]),
+        (["--tls-cert", "a"], 'tls-cert = "b"\ntls-key = "k"', [("a", None)]),
+        (["--tls-cert", "a"], "no-tls = true", [("a", None)]),
+        (["--no-tls"], "", []),
+        (["--no-tls"], 'tls-cert = "a"\ntls-key = "k"', []),
+        ([], "no-tls = true", []),
+        ([], 'no-tls = false\ntls-cert = "a"', [("a", None)]),
+    ],
+)
+def test_keys_belong_to_the_certificates_before_them(
+    words: list[str], toml: str, pairs: list[tuple[str, str | None]]
+) -> None:
+    """On the command line by order, in the file by place in the list."""
+    expected = tuple((Path(chain), Path(key) if key else None) for chain, key in pairs)
+
+    assert settings(*words, file=toml).certificates == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "toml", "text"),
+    [
+        ([], "", "--tls-cert: missing; name the certificate chain (PEM), or say --no-tls where"),
+        ([], "no-tls = false", "--tls-cert: missing"),
+        ([], 'tls-key = "k"', "--tls-cert: missing"),
+        (["--tls-key", "k"], "", "--tls-key k: stands after the --tls-cert it belongs to"),
+        (["--tls-key", "k", "--tls-cert", "a"], "", "--tls-key k: stands after"),
+        (["--tls-key", "k"], 'tls-cert = "a"', "--tls-key k: stands after"),
+        (
+            ["--tls-cert", "a", "--tls-key", "k", "--tls-key", "l"],
+            "",
+            "--tls-key l: the --tls-cert before it has a key already",
+        ),
+        (
+            [],
+            'tls-cert = "a"\ntls-key = ["k", "l"]',
+            "regguard.toml: tls-key: more keys than certificates; give each chain one key",
+        ),
+        (
+            ["--no-tls", "--tls-cert", "a"],
+            "",
+            "--no-tls: contradicts --tls-cert; say one of them",
+        ),
+        (
+            [],
+            'no-tls = true\ntls-cert = "a"',
+            "regguard.toml: no-tls: contradicts regguard.toml: tls-cert; say one of them",
+        ),
+    ],
+)
+def test_certificates_that_do_not_fit_are_refused(words: list[str], toml: str, text: str) -> None:
+    """Which option, and what to do."""
+    assert complaint(*words, file=toml).startswith(text)
+
+
+@pytest.mark.parametrize("name", ["tls-cert", "listen", "auth", "tls-key"])
+def test_an_empty_list_is_refused(name: str) -> None:
+    """No certificate at all must not come to mean plain HTTP, nor no listener a daemon."""
+    text = complaint(*([] if name == "tls-cert" else TLS), file=f"{name} = []")
+
+    assert text == f"regguard.toml: {name}: takes a string or a list of strings, not an empty one"
+
+
+# -- words that can't be used ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--push", "pusher"],
+         "--push: 'pusher' is not understood: write user:pusher or group:pusher, valid-user or"),
+        (["--pull", ""], "--pull: nothing between two commas"),
+        (["--delete", "nobody,user:a"], "--delete: nobody stands alone"),
+        (["--catalog", "role:a"], "--catalog: 'role:a' is not understood"),
+        (["--read-timeout", "soon"], "--read-timeout: 'soon' is no number of seconds"),
+        (["--read-timeout", ""], "--read-timeout: '' is no number of seconds"),
+        (["--read-timeout", "0"], "--read-timeout: 0 is out of range"),
+        (["--drain-timeout", "-1"], "--drain-timeout: -1 is out of range"),
+        (["--drain-timeout", "nan"], "--drain-timeout: nan is out of range"),
+        (["--drain-timeout", "inf"], "--drain-timeout: inf is out of range"),
+        (["--drain-timeout", "9" * 400], "--drain-timeout: inf is out of range"),
+        (["--realm", "a\nb"], "--realm: must be one line of printable text"),
+        (["--realm", "a\x7fb"], "--realm: must be one line of printable text"),
+        (["--realm", "\udc80"], "--realm: must be one line of printable text"),
+        (["--access-log-format", "fancy"],
+         "--access-log-format: 'fancy' is none of common, combined, combinedio"),
+        (["--upstream", "http://a", "--upstream", "http://b"],
+         "--upstream: given twice; one guard has one registry"),
+        (["domain.crt"], "domain.crt: is no option; options begin with --, see --help"),
+        (["--listn", "tcp:1"], "option --listn not recognized"),
+        (["--listen"], "option --listen requires argument"),
+        (["--no-tls=yes"], "option --no-tls must not have an argument"),
+    ],
+)  # fmt: skip
+def test_a_bad_word_is_refused_in_one_line(words: list[str], text: str) -> None:
+    """The option and the cure."""
+    assert complaint(*TLS, *words).startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ('realms = "x"', "realms: unknown key; did you mean realm?"),
+        ('tls_cert = "x"', "tls_cert: unknown key; did you mean tls-cert?"),
+        ('lisen = "x"', "lisen: unknown key; did you mean listen?"),
+        ("[push]\na = 1", "push: takes a string"),
+        ("frobnicate = 1", "frobnicate: unknown key; known keys: access-log, access-log-format, "),
+        ('config = "x"', "config: unknown key"),
+        ("check = true", "check: unknown key"),
+        ('push = "pusher"', "push: 'pusher' is not understood: write user:pusher or group:pusher"),
+        ('push = ["group:a"]', "push: takes a string"),
+        ("push = true", "push: takes a string"),
+        ("realm = 1", "realm: takes a string"),
+        ('realm = "a\\nb"', "realm: must be one line of printable text"),
+        ("listen = 5043", "listen: takes a string or a list of strings"),
+        ('listen = ["tcp:1", 2]', "listen: takes a string or a list of strings"),
+        ('upstream = ["http://a"]', "upstream: takes a string"),
+        ('read-timeout = "9"', "read-timeout: takes a number of seconds"),
+        ("read-timeout = true", "read-timeout: takes a number of seconds"),
+        ("read-timeout = 0", "read-timeout: 0 is out of range"),
+        ("read-timeout = -inf", "read-timeout: -inf is out of range"),
+        ("read-timeout = nan", "read-timeout: nan is out of range"),
+        ("read-timeout = " + "9" * 400, "read-timeout: 99999999999999999999 is no number of"),
+        ("read-timeout = 1979-05-27", "read-timeout: takes a number of seconds"),
+        ('no-tls = "yes"', "no-tls: takes true or false"),
+        ("no-tls = 1", "no-tls: takes true or false"),
+        ('access-log-format = "json"', "access-log-format: 'json' is none of common, combined"),
+        ("realm = ", "is no TOML: "),
+        ('realm = "a"\nrealm = "b"', "is no TOML: "),
+        ("realm", "is no TOML: "),
+    ],
+)
+def test_a_bad_line_of_the_file_is_refused_in_one_line(toml: str, text: str) -> None:
+    """The file, the key and the cure."""
+    assert complaint(*TLS, file=toml).startswith(f"regguard.toml: {text}")
+
+
+def test_a_mistake_in_toml_has_its_line() -> None:
+    """So that it can be found."""
+    assert "line 3" in complaint(*TLS, file="\n\nrealm = \n")
+
+
+def test_a_file_that_is_no_utf_8_is_refused() -> None:
+    """In one line, too."""
+    Path("x.toml").write_bytes(b"realm = '\xff'")
+
+    assert complaint("--config", "x.toml").startswith("x.toml: is no TOML: ")
+
+
+def test_a_file_that_cannot_be_read_is_refused() -> None:
+    """With the reason and the cure."""
+    assert complaint("-c", "nowhere.toml") == (
+        "--config nowhere.toml: cannot be read (No such file or directory); "
+        "check the path and its mode"
+    )
+    Path("folder").mkdir()
+    assert complaint("-c", "folder").startswith(
+        "--config folder: cannot be read (Is a directory); "
+    )
+
+
+def test_f01_passwords_in_words_are_not_shown() -> None:
+    """Neither by the settings, which a traceback may print, nor by a complaint."""
+    words = (*TLS, "--upstream", "https://rg:canary@r", "--auth", "ldap:bind:canary")
+
+    assert "canary" in settings(*words).upstream
+    assert "canary" not in repr(settings(*words))
+    assert "canary" not in complaint(*words, "--upstream", "https://rg:canary@r")
+
+
+# -- help ------------------------------------------------------------------------------------
+
+
+def test_help_names_every_option_with_readable_spacing() -> None:
+    """Each once, with a text, and no text torn by the source's line ends."""
+    text = Options().getUsage(100)
+
+    for name in (*_KEYS, "config", "check", "version", "help", "help-auth"):
+        assert len(re.findall(rf"^ +(?:-\w, )?--{name}[= ] +\S", text, re.MULTILINE)) == 1, name
+    for line in text.splitlines():
+        assert not re.search(r"\S {2,}\S", re.sub(r"^ +(-\w, )?--\S+ +", "", line)), line
+        assert "\t" not in line
+        assert len(line) <= 100
+
+
+def test_help_says_the_defaults() -> None:
+    """Those that are in force."""
+    text = " ".join(Options().getUsage(10_000).split())
+
+    for default in (
+        "tcp:5043",
+        "http://127.0.0.1:5000",
+        "auth/htpasswd",
+        "auth/groups",
+        "valid-user",
+        "group:pusher",
+        "Registry",
+        "900",
+        "combined",
+    ):
+        assert f"[default: {default}]" in text
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing else happens."""
+    with pytest.raises(SystemExit) as caught:
+        settings("--version")
+
+    assert caught.value.code == 0
+    assert re.fullmatch(r"regguard \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_the_words_are_understood_without_a_reactor() -> None:
+    """twist chooses it later (``--reactor``)."""
+    code = "import sys, regguard.options; sys.exit('twisted.internet.reactor' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=_HERE).returncode == 0
+
+
+_HERE = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ demo: $(VENV)/installed
 	@$(VENV)/bin/regguard demo
 
 test: $(VENV)/installed-for-work
-	@$(PACKAGES) docker-registry skopeo curl
+	@$(PACKAGES) docker-registry skopeo curl htpasswd=apache2-utils
 	$(RUN) pytest $(TESTS)
 
 lint: $(VENV)/installed-for-work

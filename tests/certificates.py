@@ -25,6 +25,19 @@ def rsa_key() -> Key:
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 @dataclass(frozen=True)
 class Issued:
     """A certificate and its key, as PEM."""
@@ -54,6 +67,8 @@ class Authority:
         self._certificate = (
             _builder(subject, subject, self._key, days=30)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            # Python 3.13 verifies strictly: a CA says what its key is for.
+            .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from twisted.plugin import getPlugins
 from zope.interface.verify import verifyObject
 
 from regguard import __version__
+from regguard.options import Options
 
 ROOT = Path(__file__).parent.parent
 SOURCES = ["README.rst", "CHANGELOG.rst", "LICENSE", "MANIFEST.in", "setup.cfg", "setup.py"]
@@ -148,3 +150,12 @@ def test_unit_waits_for_the_drain_and_allows_openssl_its_callbacks() -> None:
     assert int(service["TimeoutStopSec"]) > 900
     assert "--log-format=text regguard --config " in service["ExecStart"]
     assert "MemoryDenyWriteExecute" not in service
+
+
+def test_readme_has_every_option_and_no_other() -> None:
+    """The options table is what people start from."""
+    table = (ROOT / "README.rst").read_text().partition("\nOptions\n")[2].partition("WHO`` is")[0]
+    named = set(re.findall(r"^``(?:-\w``, ``)?--([a-z-]+)", table, re.MULTILINE))
+    known = {word.rstrip("=") for word in Options().longOpt}
+
+    assert named == known - {"help", "help-auth", "help-auth-type", "version"}

@@ -37,6 +37,9 @@ START_SECONDS = 20.0
 # How often a waiting demo looks whether it was told to stop or a program ended.
 LOOK_SECONDS = 0.1
 
+# The guard's access log is at most this late: what the demo asks itself stays off the page.
+LOG_SECONDS = 0.5
+
 REGISTRY_COMMANDS = ("docker-registry", "registry")
 
 
@@ -102,8 +105,8 @@ def _serve(port: int, signals: _Signals) -> int:
     with _running(_listening_port(port), signals) as (stage, programs):
         _push_hello(stage, programs)
         print(page.welcome(stage), flush=True)
-        for program in programs:
-            program.echo = True
+        _registry, guard = programs
+        guard.echo = True
         try:
             while True:
                 _look(signals, programs)
@@ -118,6 +121,7 @@ def _push_hello(stage: Stage, programs: list[Program]) -> None:
     with contextlib.closing(Client(stage, stage.pusher)) as client:
         try:
             client.push("demo/hello", "v1", random_image())
+            time.sleep(LOG_SECONDS)
         except (UnexpectedAnswer, http.client.HTTPException, OSError) as error:
             logs = "\n".join(program.last_lines() for program in programs)
             raise DemoError(f"the first push failed: {error}\n{logs}") from None

@@ -43,7 +43,7 @@ class Program:
         for line in self._process.stdout:
             self._lines.append(line.rstrip("\n"))
             if self.echo:
-                print(f"{self.name}: {line}", end="", flush=True)
+                print(line, end="", flush=True)
 
     def ended(self) -> str | None:
         """How it ended ("exit status 1", "signal SIGKILL"), or None while it runs."""

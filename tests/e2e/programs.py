@@ -35,14 +35,6 @@ def free_port() -> int:
         return port
 
 
-def wait_for(what: str, ready: Callable[[], bool]) -> None:
-    """Return as soon as ``ready``; fail with ``what`` when it never is."""
-    deadline = time.monotonic() + PATIENCE
-    while not ready():
-        assert time.monotonic() < deadline, f"waited {PATIENCE:.0f} s in vain for {what}"
-        time.sleep(0.02)
-
-
 def accepts(port: int) -> bool:
     """Whether something listens on this port of 127.0.0.1."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -76,21 +68,27 @@ class Program:
         return self.log.read_text(errors="replace")
 
     def wait_until(self, what: str, ready: Callable[[], bool]) -> None:
-        """As ``wait_for``, and fail at once with the program's output when it ends before."""
+        """Return as soon as ``ready``; fail when it never is, at once if the program ended.
 
-        def ready_or_dead() -> bool:
-            assert self._process.poll() is None, f"ended before {what}:\n{self.output()}"
-            return ready()
+        A program that failed its test is of no further use: it is ended, and its output shown.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._kill()
+                raise AssertionError(f"waited in vain for {what}:\n{self.output()}")
+            time.sleep(0.02)
 
-        wait_for(what, ready_or_dead)
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def ended(self) -> int:
         """Wait for its end; return its exit status."""
         try:
             return self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
             raise AssertionError(f"did not end in {PATIENCE:.0f} s:\n{self.output()}") from None
 
     def stop(self, number: int = signal.SIGTERM) -> int:

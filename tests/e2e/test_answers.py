@@ -141,7 +141,7 @@ def test_e19_refusal_reaches_a_client_that_goes_on_sending(
     status: int,
     code: str,
 ) -> None:
-    """curl, told not to wait, sends on: it must read the answer, not lose it to a reset."""
+    """curl, told not to wait, sends at once: it hears the refusal all the same, and stops."""
     guard = start_guard(recorder.url)
     sparse = tmp_path / "sparse"
     with sparse.open("wb") as file:

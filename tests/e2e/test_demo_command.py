@@ -77,11 +77,14 @@ def test_says_which_program_died(tmp_path: Path, victim: str, name: str) -> None
     stage = tmp_path / "tmp"
     stage.mkdir()
     demo = _start(tmp_path, stage, free_port())
-    demo.wait_until("the page", lambda: "Ctrl-C ends it" in demo.output())
-    (pid,) = (pid for pid, command in _children(demo.pid).items() if victim in command)
-    subprocess.run(["kill", "-KILL", str(pid)], check=True)
+    try:
+        demo.wait_until("the page", lambda: "Ctrl-C ends it" in demo.output())
+        (pid,) = (pid for pid, command in _children(demo.pid).items() if victim in command)
+        os.kill(pid, signal.SIGKILL)
+        assert demo.ended() == 1
+    finally:
+        demo.stop()
 
-    assert demo.ended() == 1
     assert f"the {name} ended (signal SIGKILL)" in demo.output()
     assert list(stage.iterdir()) == []
 

@@ -201,7 +201,11 @@ def _read_request_fields(head: RequestHead, lines: list[tuple[bytes, bytes]]) ->
         head.host = host
     elif head.minor_version == 1:
         raise MalformedRequest("no host field")
-    head.authorization = get(b"authorization")
+    authorization = head.authorization = get(b"authorization")
+    if authorization is not None and b"," in authorization:
+        # Basic has no comma: somebody joined two fields (Digest has commas; it is no Basic).
+        if authorization[:6].lower() == b"basic ":
+            raise MalformedRequest("more than one authorization field")
     head.user_agent = get(b"user-agent")
     head.referer = get(b"referer")
     if b"connection" in seen:

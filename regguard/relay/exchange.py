@@ -77,6 +77,10 @@ class Relay:
         if len(self.exchanges) >= MAX_EXCHANGES:
             self.on_failure(request, UpstreamFailure(503, "too many requests are under way"))
             return
+        origin = self.origin
+        if origin is None and not request.head.host:
+            # HTTP/1.0 without Host: the registry's own name; Location is made relative then.
+            origin = self.upstream.address.origin
         head = upstream_request(
             request.head,
             target,
@@ -84,7 +88,7 @@ class Relay:
             secure=request.secure,
             user_name=user_name,
             is_upload=is_upload,
-            origin=self.origin,
+            origin=origin,
             credential=self.upstream.address.credential,
         )
         Exchange(self, request, head).start()

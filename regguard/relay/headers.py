@@ -47,6 +47,8 @@ _DROPPED_FROM_REQUEST = HOP_BY_HOP | {
     b"x-rewrite-url",
     b"x-original-method",
     b"x-original-host",
+    # Goes with an Upgrade, which ends here; clients list it in Connection, or forget to.
+    b"http2-settings",
     # "Act as if another method had been used": decided on one, done another.
     b"x-http-method",
     b"x-http-method-override",
@@ -59,7 +61,6 @@ _DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
     # The registry's own challenge would send the client's password to whom it names
     # (CVE-2026-33540).
     b"www-authenticate",
-    b"http2-settings",
     b"alt-svc",
 }
 

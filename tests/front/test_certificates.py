@@ -314,8 +314,9 @@ def test_g06_no_session_is_resumed(tmp_path: Path) -> None:
     """A resumed session would outlive a reload."""
     loaded = certificate(tmp_path, "a.example")
     context = client_context(SSL.TLS1_2_VERSION)
-    first = SSL.Connection(context, None)
-    shake_hands(first, SSL.Connection(loaded.context, None))
+    first, server = SSL.Connection(context, None), SSL.Connection(loaded.context, None)
+    shake_hands(first, server)
+    server.shutdown()  # a connection that just breaks would take its session with it
     session = first.get_session()
     assert session is not None
     second, server = SSL.Connection(context, None), SSL.Connection(loaded.context, None)

@@ -201,6 +201,7 @@ def test_i27_a_resource_that_raises_is_a_500(
     (failed,) = [event for event in events if event["log_level"] is LogLevel.critical]
     assert failed["log_failure"].check(ZeroDivisionError)
     assert door.logged == [door.seen[0].request]
+    assert door.seen[0].gone == ["internal error"]
 
 
 def test_i27_a_resource_that_raises_in_its_answer_cuts_the_connection(door: Door) -> None:

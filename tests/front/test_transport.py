@@ -20,6 +20,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.tcp import Server
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -97,9 +98,11 @@ class Pair:
 
     def turn(self, times: int = 20) -> None:
         """Let the reactor turn."""
-        for _ in range(times):
-            self.reactor.runUntilCurrent()
-            self.reactor.doIteration(0)
+        with capturedLogs() as events:
+            for _ in range(times):
+                self.reactor.runUntilCurrent()
+                self.reactor.doIteration(0)
+        assert not [event["log_failure"] for event in events if "log_failure" in event]
 
     def receive(self) -> bytes:
         """One read of the client; empty where there is nothing."""
@@ -270,6 +273,21 @@ def test_h03_the_producer_waits_while_anything_is_queued(pair: Pair) -> None:
     assert "resume" not in pair.protocol.events
     assert pair.receive_all() == b"hello" + BULK
     assert pair.protocol.events[-1] == "resume"
+    pair.transport.unregisterProducer()
+
+
+def test_h03_a_single_octet_in_the_queue_pauses_the_producer(pair: Pair) -> None:
+    """What a stalled client holds of our memory is what was read in one turn, not 64 KiB more."""
+    pair.transport.registerProducer(pair.protocol, True)
+    write = writer_for(pair.transport)
+    written = 0
+    while not pair.protocol.events:
+        write(BULK[written : written + 100])
+        written += 100
+    assert pair.protocol.events == ["pause"]
+    assert pair.transport in pair.reactor.getWriters()
+    assert pair.receive_all() == BULK[:written]
+    assert pair.protocol.events == ["pause", "resume"]
     pair.transport.unregisterProducer()
 
 

@@ -424,6 +424,18 @@ def test_e04_fields_that_decide_stand_once(name: bytes) -> None:
     assert refusal(line, line.lower(), b"Content-Length: 1") == 400
 
 
+@pytest.mark.parametrize("value", [b"Basic YTpi, Basic YTpj", b"basic YTpi,", b"BASIC ,"])
+def test_e04_a_joined_credential_is_refused(value: bytes) -> None:
+    """A proxy in front may have joined two fields with a comma; which one counts?"""
+    assert refusal(b"Authorization: " + value) == 400
+
+
+def test_e03_a_digest_credential_has_commas() -> None:
+    """It is no Basic and for the guard to refuse, with a challenge."""
+    head = parsed(b'Authorization: Digest username="a", realm="b"')
+    assert head.authorization == b'Digest username="a", realm="b"'
+
+
 @pytest.mark.parametrize("expect", [b"200-ok", b"y 100-continue", b"100-continue, x", b"", b"100"])
 def test_a23_unknown_expectations_are_refused(expect: bytes) -> None:
     """RFC 9110 section 10.1.1: 417."""

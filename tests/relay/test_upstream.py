@@ -48,6 +48,20 @@ def test_a_connection_is_a_push_producer(world: World) -> None:
     assert verifyObject(IPushProducer, connection)
 
 
+def test_b04_a_client_without_host_gets_a_relative_location(world: World) -> None:
+    """HTTP/1.0: the registry hears its own name, and its Location is made relative."""
+    client = world.client()
+    client.send(b"GET /v2/a/manifests/1 HTTP/1.0\r\n\r\n")
+
+    sent = world.registry.last.take()
+    authority = world.upstream.address.origin.authority
+    assert b"\r\nHost: " + authority + b"\r\n" in sent
+    world.registry.last.send(
+        b"HTTP/1.1 200 OK\r\nLocation: http://%s/v2/x\r\nContent-Length: 0\r\n\r\n" % authority
+    )
+    assert read_answer(client.take())[b"location"] == b"/v2/x"
+
+
 def test_a_request_is_relayed_and_answered(world: World) -> None:
     """The plain way through."""
     client = world.client()

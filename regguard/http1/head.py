@@ -202,10 +202,9 @@ def _read_request_fields(head: RequestHead, lines: list[tuple[bytes, bytes]]) ->
     elif head.minor_version == 1:
         raise MalformedRequest("no host field")
     authorization = head.authorization = get(b"authorization")
-    if authorization is not None and b"," in authorization:
+    if authorization and b"," in authorization and authorization[:6].lower() == b"basic ":
         # Basic has no comma: somebody joined two fields (Digest has commas; it is no Basic).
-        if authorization[:6].lower() == b"basic ":
-            raise MalformedRequest("more than one authorization field")
+        raise MalformedRequest("more than one authorization field")
     head.user_agent = get(b"user-agent")
     head.referer = get(b"referer")
     if b"connection" in seen:

@@ -436,6 +436,13 @@ def test_e03_a_digest_credential_has_commas() -> None:
     assert head.authorization == b'Digest username="a", realm="b"'
 
 
+def test_e04_joined_credentials_are_refused() -> None:
+    """Somebody on the way made one field of two; Digest has commas of its own."""
+    assert refusal(b"Authorization: Basic YTpi, Basic YTpj") == 400
+    assert refusal(b"Authorization: basic YTpi,YTpj") == 400
+    assert parsed(b"Authorization: Digest a=b, c=d").authorization == b"Digest a=b, c=d"
+
+
 @pytest.mark.parametrize("expect", [b"200-ok", b"y 100-continue", b"100-continue, x", b"", b"100"])
 def test_a23_unknown_expectations_are_refused(expect: bytes) -> None:
     """RFC 9110 section 10.1.1: 417."""

@@ -64,14 +64,21 @@ class WatchedFile(Generic[T]):
 
     :param parse: makes content of the bytes (given the path for its errors), or raises
         :exc:`FileError`. It runs in a thread.
+    :param replaced: called with the content before and the new one, each time it changes.
     :raises FileError: when the first version is no good.
     """
 
     _log = Logger()
 
-    def __init__(self, path: str, parse: Callable[[bytes, str], T]) -> None:
+    def __init__(
+        self,
+        path: str,
+        parse: Callable[[bytes, str], T],
+        replaced: Callable[[T, T], object] | None = None,
+    ) -> None:
         self.path = path
         self._parse = parse
+        self._replaced = replaced
         reading = self._read()
         if reading.content is None:
             raise FileError(reading.fault)
@@ -105,8 +112,10 @@ class WatchedFile(Generic[T]):
             self._log.error("{fault}; the version read before stays in force", fault=reading.fault)
         elif reading.content is not None:
             self.fault = None
-            self.content = reading.content
+            before, self.content = self.content, reading.content
             self._log.info("{path}: loaded anew, {content}", path=self.path, content=self.content)
+            if self._replaced is not None:
+                self._replaced(before, self.content)
 
     def _signature(self) -> tuple[int, ...] | str:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,12 +13,18 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from regguard.auth.files import POLL_INTERVAL, FileError, FileWatcher
 from regguard.auth.hashes import StoredHash
 from regguard.auth.htpasswd import HtpasswdChecker, parse_htpasswd
-from regguard.auth.interfaces import IHostedChecker, IVersionedChecker, Overloaded
+from regguard.auth.interfaces import (
+    IHostedChecker,
+    IStoredHashChecker,
+    IVersionedChecker,
+    Overloaded,
+)
 from regguard.auth.threads import WAITING_PER_THREAD
 
 Write = Callable[..., str]
@@ -36,7 +44,12 @@ def test_interfaces(write: Write) -> None:
     """It is a checker that has versions and can be hosted."""
     checker = HtpasswdChecker(write(f"ci:{ONE}"))
 
-    for interface in (ICredentialsChecker, IVersionedChecker, IHostedChecker):
+    for interface in (
+        ICredentialsChecker,
+        IVersionedChecker,
+        IHostedChecker,
+        IStoredHashChecker,
+    ):
         verifyObject(interface, checker)
 
 
@@ -64,9 +77,9 @@ def test_e14_a_usual_file_is_read() -> None:
         (f"ci: {ONE}", "auth/htpasswd:2: blanks around"),
         (f"c\u202ei:{ONE}", "auth/htpasswd:2: a character in the user name"),
         (f"c\x1bi:{ONE}", "auth/htpasswd:2: a character in the user name"),
-        ("ci:", "auth/htpasswd:2: user ci: not a password hash"),
-        ("ci:!", "auth/htpasswd:2: user ci: not a password hash"),
-        ("ci:*", "auth/htpasswd:2: user ci: not a password hash"),
+        ("ci:", "auth/htpasswd:2: user ci: no hash behind the colon; make the line anew: regg"),
+        ("ci:!", "auth/htpasswd:2: user ci: a locked password"),
+        ("ci:*", "auth/htpasswd:2: user ci: a locked password"),
         (f"ci:{ONE[:40]}", "auth/htpasswd:2: user ci: not a password hash"),
         (f"ci:{ONE}:1000", "auth/htpasswd:2: user ci: not a password hash"),
         (f"ci:{ONE.replace('$04$', '$31$')}", "auth/htpasswd:2: user ci: bcrypt cost 31"),
@@ -104,13 +117,39 @@ def test_a_file_of_comments_locks_everybody_out(write: Write, outcome: Outcome) 
     assert isinstance(outcome(ask(checker, "ci", "one")), UnauthorizedLogin)
 
 
-def test_e10_the_decoy_has_the_commonest_scheme_and_cost() -> None:
-    """Unknown users are refused at the price that most users have."""
+def test_e10_decoys_are_mixed_as_the_file_is() -> None:
+    """Unknown users are refused at the prices that known ones have, each one always at its own."""
     table = parse_htpasswd(f"a:{SHA}\nb:{STRONG}\nc:{ONE}\nd:{STRONG}\n".encode(), "f")
+    drawn = [table.decoy(lot / 400) for lot in range(400)]
 
-    assert table.decoy is not None
-    assert (table.decoy.scheme, table.decoy.cost) == ("bcrypt", 5)
-    assert parse_htpasswd(b"#", "f").decoy is None
+    assert Counter(stored and (stored.scheme, stored.cost) for stored in drawn) == {
+        ("bcrypt", 4): 100,
+        ("bcrypt", 5): 200,
+        ("{SHA}", 0): 100,
+    }
+    assert parse_htpasswd(b"#", "f").decoy(0.5) is None
+
+
+def test_e10_an_unknown_name_keeps_its_decoy(
+    write: Write, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither repeating a name nor a reload shows that it is made up; names differ."""
+    tried: list[str] = []
+
+    def trying(self: StoredHash, password: bytes) -> bool:
+        tried.append(self.scheme)
+        return False
+
+    monkeypatch.setattr(StoredHash, "matches", trying)
+    checker = HtpasswdChecker(write(f"a:{SHA}\nb:{ONE}\n"))
+
+    for _ in range(3):
+        for number in range(40):
+            outcome(ask(checker, f"nobody{number}", "x"))
+        write(f"# as before\nb:{TWO}\na:{SHA}\n")
+
+    assert tried[:40] == tried[40:80] == tried[80:]
+    assert set(tried) == {"{SHA}", "bcrypt"}
 
 
 def test_e02_the_hash_of_an_empty_password_is_never_accepted(
@@ -223,3 +262,82 @@ def test_f01_nothing_prints_a_hash(write: Write) -> None:
 
     assert "$2" not in printed
     assert ONE[-20:] not in printed
+
+
+def warned(logs: Sequence[dict[str, Any]]) -> list[str]:
+    return [event["warning"] for event in logs if event["log_level"] is LogLevel.warn]
+
+
+def test_e15_weak_hashes_are_named_once_at_start_and_when_new(
+    write: Write, threads: Any, watcher: FileWatcher, clock: Clock
+) -> None:
+    """A reload warns of those only whose hash was not weak before."""
+    safe = StoredHash.make(b"safe", 10).text
+    path = write(f"ci:{ONE}\nbob:{SHA}\nsafe:{safe}\n")
+    checker = HtpasswdChecker(path)
+    checker.attach(threads.service, watcher)
+    warning = checker.warning()
+    assert warning is not None
+    assert warning.startswith(f"{path}: weak hashes")
+    assert "bob ({SHA}), ci (bcrypt cost 4); " in warning
+    assert f"'regguard passwd {path} USER'" in warning
+    assert "safe" not in warning
+
+    write(f"ci:{TWO}\nbob:{SHA}\nsafe:{safe}\n# changed\n")
+    with capturedLogs() as logs:
+        clock.advance(POLL_INTERVAL)
+    assert warned(logs) == []
+
+    write(f"ci:{TWO}\nbob:{SHA}\nsafe:{SHA}\nnew:{ONE}\n")
+    with capturedLogs() as logs:
+        clock.pump([POLL_INTERVAL] * 4)
+    (line,) = warned(logs)
+    assert ": new (bcrypt cost 4), safe ({SHA}); " in line
+
+    write(f"safe:{safe}\n")
+    clock.advance(POLL_INTERVAL)
+    assert checker.warning() is None
+
+
+def test_a_warning_stays_a_line(write: Write) -> None:
+    """Ten names and a number, however many there are."""
+    checker = HtpasswdChecker(write("".join(f"user{n:02}:{SHA}\n" for n in range(30))))
+    warning = checker.warning()
+
+    assert warning is not None
+    assert "user09 ({SHA}), and 20 more; " in warning
+    assert "user10" not in warning
+
+
+def test_e15_weak_hashes_are_refused_where_that_is_said(
+    write: Write, threads: Any, watcher: FileWatcher, clock: Clock
+) -> None:
+    """With file, line, user and cure: at once, and at a reload, which keeps the old version."""
+    safe = StoredHash.make(b"safe", 10).text
+    path = write(f"safe:{safe}\nbob:{SHA}\n")
+    with pytest.raises(FileError) as caught:
+        HtpasswdChecker(path).refuse_weak()
+    assert str(caught.value) == (
+        f"{path}:2: user bob: {{SHA}} is weaker than --minimum-hash bcrypt takes; "
+        f"make the line anew: regguard passwd {path} bob"
+    )
+
+    write(f"safe:{safe}\n")
+    checker = HtpasswdChecker(path)
+    checker.refuse_weak()
+    checker.attach(threads.service, watcher)
+    assert checker.warning() is None
+    write(f"safe:{safe}\nci:{ONE}\n")
+    clock.advance(POLL_INTERVAL)
+    assert set(checker.file.content.users) == {b"safe"}
+    assert f"{path}:2: user ci: bcrypt cost 4 is weaker" in str(checker.file.fault)
+
+
+@pytest.mark.parametrize("name", ["it's", "a b", "$HOME"])
+def test_the_cure_is_a_line_to_paste(name: str) -> None:
+    """Names and paths are quoted for a shell."""
+    with pytest.raises(FileError) as caught:
+        parse_htpasswd(f"{name}:x".encode(), "auth/my file")
+
+    _, _, command = str(caught.value).rpartition("anew: ")
+    assert shlex.split(command) == ["regguard", "passwd", "auth/my file", name]

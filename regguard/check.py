@@ -1,0 +1,78 @@
+"""``regguard check``: what ``twist regguard`` would find with the same words.
+
+With ``--passwords`` also who has what kind of hash, and how users and groups fit together.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from regguard import service
+from regguard.auth.htpasswd import HtpasswdChecker
+
+
+class Options(service.Options):
+    """The words of ``twist regguard``, with ``--check`` said."""
+
+    synopsis = "Usage: regguard check [options]"
+    longdesc = (
+        "Reads every file that the options name, as 'twist regguard' does with the same options, "
+        "and starts nothing. Prints what was found, and ends with status 0; with warnings, too. "
+        "When something is wrong, it ends with status 1 and a line that says what to mend."
+    )
+    optFlags: tuple[list[str | None], ...] = (
+        ["passwords", None, "Report on password files: weak hashes, and users without groups."],
+    )
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Check, print, and end the program."""
+        super().parseOptions(["--check", *(options or ())])
+
+    def report(self) -> list[str]:
+        """What ``--check`` says, and what ``--passwords`` adds."""
+        return [*super().report(), *(password_report(self.parts) if self["passwords"] else ())]
+
+
+def password_report(parts: service.Parts) -> list[str]:
+    """Who has what kind of hash, who is in no group, and which groups name nobody."""
+    files = [each for each in parts.checkers if isinstance(each, HtpasswdChecker)]
+    lines: list[str] = []
+    seen: dict[bytes, str] = {}
+    for checker in files:
+        path, users = checker.file.path, checker.file.content.users
+        lines += [f"passwords in {path}", *_kinds(checker)]
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+        if mode & stat.S_IROTH:
+            lines.append(f"  anybody on this machine may read it (mode {mode:o}): chmod o= {path}")
+        lines += [
+            f"  {name.decode()} stands in {seen[name]}, too, and both passwords are right"
+            for name in sorted(users.keys() & seen.keys())
+        ]
+        seen = dict.fromkeys(users, path) | seen
+    if not files:
+        return ["no password files"]
+    names = {name.decode() for name in seen}
+    table = parts.groups.table
+    lines += ["groups", f"  in no group: {_list(names - table.groups.keys())}"]
+    if len(files) == len(parts.checkers):
+        for group, members in sorted(table.members.items()):
+            if unknown := members - names:
+                lines.append(f"  {group} names users without a password: {_list(unknown)}")
+    return lines
+
+
+def _kinds(checker: HtpasswdChecker) -> Iterator[str]:
+    """A line for each scheme and cost; with names where it is weak."""
+    kinds: dict[tuple[bool, str], list[str]] = {}
+    for name, stored in checker.file.content.users.items():
+        kinds.setdefault((stored.weak, stored.kind), []).append(name.decode())
+    if not kinds:
+        yield "  no users"
+    for (weak, kind), names in sorted(kinds.items()):
+        yield f"  {kind}{' (weak)' if weak else ''}: {_list(names) if weak else len(names)}"
+
+
+def _list(names: Sequence[str] | set[str] | frozenset[str]) -> str:
+    return ", ".join(sorted(names)) or "nobody"

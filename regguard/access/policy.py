@@ -6,15 +6,24 @@ user, in one sentence, what is missing, and names the rule for the operator.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from regguard import dn
 from regguard.access.target import Access
+
+# A comma within quotes belongs to a name: the quotes behind any other one come in pairs.
+_comma = re.compile(r',(?=(?:[^"]*"[^"]*")*[^"]*\Z)')
 
 
 @dataclass(frozen=True, slots=True)
 class Who:
     """A set of users: named ones, members of groups, or everybody with a password.
+
+    A name with a comma stands in double quotes. A group that is quoted and has an equals sign is
+    the distinguished name (RFC 4514) of a directory's group; it stands in ``groups`` in the
+    spelling of :func:`regguard.dn.canonical`.
 
     ``text`` is the canonical spelling, as it stands in denials; ``users`` and ``groups`` are the
     names mentioned, so that a service can warn of those that nobody knows.
@@ -34,15 +43,18 @@ class Who:
         words: dict[str, None] = {}  # in the order given, each once
         users = set()
         groups = set()
-        for word in text.split(","):
-            kind, colon, name = (part.strip() for part in word.partition(":"))
+        if text.count('"') % 2:
+            raise ValueError(f'{text} holds a quote that is not closed: add "')
+        for word in _comma.split(text):
+            kind, colon, spelled = (part.strip() for part in word.partition(":"))
+            name = _unquoted(spelled)
             if kind == "user" and name:
                 users.add(name)
             elif kind == "group" and name:
-                groups.add(name)
+                groups.add(_group(name) if spelled != name else name)
             elif colon or kind not in ("valid-user", "nobody"):
                 raise ValueError(_cure(word.strip(), named=bool(colon)))
-            words[kind + colon + name] = None
+            words[kind + colon + spelled] = None
         if "nobody" in words and len(words) > 1:
             raise ValueError("nobody stands alone: drop it, or drop the others")
         everyone = "valid-user" in words
@@ -53,7 +65,27 @@ class Who:
         return self.everyone or name in self.users or not self.groups.isdisjoint(groups)
 
 
+def _unquoted(name: str) -> str:
+    if '"' not in name:
+        return name
+    inner = name[1:-1]
+    if name[0] != '"' or name[-1] != '"' or '"' in inner:
+        raise ValueError(f"{name}: write quotes around the whole name, or none")
+    return inner.strip()
+
+
+def _group(quoted: str) -> str:
+    if "=" not in quoted:
+        return quoted
+    try:
+        return dn.canonical(quoted)
+    except ValueError as error:
+        raise ValueError(f'group:"{quoted}": {error}') from None
+
+
 def _cure(word: str, *, named: bool) -> str:
+    if re.match(r"[A-Za-z]+ *=", word):
+        return f'{word!r} looks like part of a DN: write all of it in quotes: group:"cn=...,{word}"'
     if not word:
         return "nothing between two commas: write valid-user, user:NAME, group:NAME or nobody"
     if named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set as AbstractSet
 
 import pytest
@@ -159,3 +160,57 @@ def test_d01_a_mount_needs_pull_on_its_source() -> None:
 def test_d01_a_mount_is_a_push_first() -> None:
     """Who may not push is denied whatever the mount's source."""
     assert isinstance(Policy().decide("ci", NO_GROUPS, MOUNT), Denial)
+
+
+@pytest.mark.parametrize(
+    ("text", "groups", "canonical"),
+    [
+        ('group:"Domain Admins"', {"Domain Admins"}, 'group:"Domain Admins"'),
+        (
+            ' group:"CN=Devs, OU=G,DC=x" ,user:a',
+            {"cn=devs,ou=g,dc=x"},
+            'group:"CN=Devs, OU=G,DC=x", user:a',
+        ),
+        # Without quotes it is a name like any other.
+        ("group:a=b", {"a=b"}, "group:a=b"),
+    ],
+)
+def test_a_quoted_name_may_hold_commas_and_be_a_dn(
+    text: str, groups: set[str], canonical: str
+) -> None:
+    """A DN is compared in its canonical spelling and shown as it was written."""
+    who = Who.parse(text)
+
+    assert who.groups == groups
+    assert who.text == canonical
+
+
+def test_a_quoted_user_may_hold_a_comma() -> None:
+    """Directories have such names."""
+    assert Who.parse('user:"Doe, Jane"').users == {"Doe, Jane"}
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ('group:"cn=a,dc=x', "a quote that is not closed"),
+        ('group:a"b"', "quotes around the whole name, or none"),
+        ('group:"a""b"', "quotes around the whole name, or none"),
+        ('group:""', "write user:NAME or group:NAME with a name"),
+        ('group:"cn=a,nonsense"', "no distinguished name"),
+        ("group:cn=a,dc=x", 'all of it in quotes: group:"cn=...,dc=x"'),
+    ],
+)
+def test_a_dn_said_wrongly_is_told_how(text: str, cure: str) -> None:
+    """The usual slip is to leave the quotes out."""
+    with pytest.raises(ValueError, match=re.escape(cure)):
+        Who.parse(text)
+
+
+def test_a_denial_shows_the_dn_as_it_was_written() -> None:
+    """Who reads it finds it in the configuration."""
+    policy = Policy(push=Who.parse('group:"CN=Devs,DC=x"'))
+
+    denial = policy.decide("ci", frozenset({"Devs"}), PUSH)
+
+    assert message(denial).endswith('push needs group:"CN=Devs,DC=x"')

@@ -15,16 +15,20 @@ room           duty                                                             
 ``guard``      authenticate, authorize, relay                                       auth, access,
                                                                                     relay, answers
 ``answers``    regguard's own answers: the OCI error JSON; pure                     nothing
-``auth``       who: Authorization header to ``User`` through ``twisted.cred``       nothing
-``access``     what: method and target to ``Access``, rules to ``Grant`` or         nothing
+``auth``       who: Authorization header to ``User`` through ``twisted.cred``       dn, transport
+``access``     what: method and target to ``Access``, rules to ``Grant`` or         dn
                ``Denial``; pure
+``dn``         distinguished names, in one spelling; pure                           nothing
 ``relay``      onward: header rules, upstream connections, streaming both ways      http1,
                                                                                     transport
 ``transport``  sockets: OpenSSL on the socket itself, writes in the same turn; the  nothing
                only room that touches Twisted's private names
 ``ops``        what operators look at: the access log                               nothing
 ``demo``       ``regguard demo``: a registry, a guard and lines to try              nothing
-``cli``        the ``regguard`` command                                             demo
+``passwd``     ``regguard passwd``: a user's line in a password file                auth
+``check``      ``regguard check``: what ``twist regguard`` would find               service, auth
+``cli``        the ``regguard`` command                                             demo, passwd,
+                                                                                    check
 =============  ===================================================================  ============
 
 ``twisted/plugins/regguard_plugin.py`` names the ``twist regguard`` service and the ``--auth

@@ -52,6 +52,18 @@ def challenge(realm: str) -> Answer:
     )
 
 
+def busy(retry_after: int) -> Answer:
+    """The 503 for who should come again, in ``retry_after`` seconds."""
+    later = b"Retry-After: %d" % retry_after
+    return error(503, "UNAVAILABLE", "too busy now, please retry", later)
+
+
+def throttled(reason: str, retry_after: int) -> Answer:
+    """The 429 (RFC 6585 section 4) for who should stop trying, for ``retry_after`` seconds."""
+    message = f"{reason}; try again in {retry_after} s"
+    return error(429, "TOOMANYREQUESTS", message, b"Retry-After: %d" % retry_after)
+
+
 def welcome() -> Answer:
     """The line that balancers and browsers get at ``/``."""
     return Answer(

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -20,13 +21,20 @@ from zope.interface import implementer
 from regguard import answers
 from regguard.access import Denial, Policy, Refusal, parse_access
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.interfaces import Unauthenticated, Undecided
+from regguard.auth.interfaces import Throttled, Unauthenticated, Undecided
 from regguard.auth.realm import User
 from regguard.relay import Relay, UpstreamFailure
 
 RETRY_AFTER = 5
 """Seconds after which a client should come again when too much is under way.  podman reads it;
 docker's login gives up after 15."""
+
+HOLD = 1.0
+"""Seconds for which 429, and 503 to who is not known yet, are held back, so that a flood of tries
+is as slow as it has connections.  containerd comes again at once, too, up to six times."""
+_SPREAD = 100
+"""Steps over which held answers spread between one and two of these times: two hundred clients
+that were put off together would otherwise come back together."""
 
 # The nginx recipe's rule: docker before 1.6 speaks another protocol to the same paths.
 _OLD_DOCKER = re.compile(rb"docker/1\.(?:3|4|5(?!\.[0-9]-dev))|Go ")
@@ -38,7 +46,11 @@ class GuardResource:
 
     isLeaf = True
 
-    def __init__(self, authenticator: Authenticator, policy: Policy, realm: str) -> None:
+    def __init__(
+        self, authenticator: Authenticator, policy: Policy, realm: str, clock: IReactorTime
+    ) -> None:
+        self._clock = clock
+        self._held = 0
         self._authenticator = authenticator
         self.policy = policy
         self._challenge = answers.challenge(realm)
@@ -73,12 +85,15 @@ class GuardResource:
             request.answer(answers.error(404, "UNSUPPORTED", "docker before 1.6 is not supported"))
             return NOT_DONE_YET
         try:
-            who = self._authenticator.authenticate(head.authorization)
+            who = self._authenticator.authenticate(head.authorization, request.client)
         except Unauthenticated:
             request.answer(self._challenge)
             return NOT_DONE_YET
+        except Throttled as refusal:
+            self._hold_back(request, answers.throttled(refusal.reason, refusal.retry_after))
+            return NOT_DONE_YET
         except Undecided as undecided:
-            self._busy(request, undecided.retry_after)
+            self._hold_back(request, answers.busy(undecided.retry_after))
             return NOT_DONE_YET
         if isinstance(who, Deferred):
             waiting: Deferred[User] = who
@@ -102,7 +117,7 @@ class GuardResource:
                 answers.error(403, "DENIED", verdict.message, detail={"rule": verdict.rule})
             )
         elif self._relay is None:
-            self._busy(request, RETRY_AFTER)
+            request.answer(answers.busy(RETRY_AFTER))
         else:
             self._relay.send(request, verdict.target, user.name, access.is_upload)
 
@@ -110,7 +125,7 @@ class GuardResource:
         if failure.check(CancelledError) and request.when_gone is None:
             pass  # by when_gone itself: nobody is there
         elif isinstance(failure.value, Undecided):
-            self._busy(request, failure.value.retry_after)
+            self._hold_back(request, answers.busy(failure.value.retry_after))
         elif failure.check(Unauthenticated):
             request.answer(self._challenge)
         else:
@@ -126,9 +141,12 @@ class GuardResource:
         elif request.live:
             request.abort()
 
-    def _busy(self, request: Any, retry_after: int) -> None:
-        later = b"Retry-After: %d" % retry_after
-        request.answer(answers.error(503, "UNAVAILABLE", "too busy now, please retry", later))
+    def _hold_back(self, request: Any, answer: answers.Answer) -> None:
+        """Answer after a while, unless the client goes before."""
+        self._held = (self._held + 1) % _SPREAD
+        delay = HOLD * (1 + self._held / _SPREAD)
+        held = self._clock.callLater(delay, request.answer, answer)
+        request.when_gone = lambda reason: held.cancel()
 
     def upstream_failed(self, request: Any, failure: UpstreamFailure) -> None:
         """Answer a granted request whose response did not begin."""

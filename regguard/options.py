@@ -8,6 +8,7 @@ TOML one: what the names in the words stand for is loaded by ``service``.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ DEFAULT_UPSTREAM = "http://127.0.0.1:5000"
 DEFAULT_HTPASSWD = "auth/htpasswd"
 DEFAULT_GROUPS = "auth/groups"
 LOG_FORMATS = ("common", "combined", "combinedio")
+DEFAULT_THROTTLE = "10/5m"
+"""Nobody mistypes ten different passwords in five minutes, and who guesses has 2,880 tries a day
+from a network: a million-word list takes a year.  Five minutes are short enough to wait for."""
+MINIMUM_HASHES = ("any", "bcrypt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Settings:
 
     ``auth`` holds ``TYPE[:ARG]`` specifications in the order in which they are asked;
     ``certificates`` pairs of chain and key (None: look beside the chain), empty for plain HTTP;
+    ``throttle`` how many wrong passwords within how long, None for no limit;
     ``groups`` None where the default file may be missing and is; ``said`` the names of the
     options that did not keep their defaults.
     """
@@ -49,6 +55,8 @@ class Settings:
     upstream: str = field(repr=False)
     upstream_ca: Path | None
     auth: tuple[str, ...] = field(repr=False)
+    minimum_hash: str
+    throttle: tuple[int, float] | None
     groups: Path | None
     pull: Who
     push: Who
@@ -71,6 +79,8 @@ _TEXTS = (
     "upstream",
     "upstream-ca",
     "htpasswd",
+    "minimum-hash",
+    "throttle",
     "groups",
     "pull",
     "push",
@@ -96,13 +106,25 @@ class Options(usage.Options, AuthOptionMixin):
         "domain.key and auth/htpasswd in place, `--tls-cert domain.crt` is a complete call."
     )
     supportedInterfaces = (IUsernamePassword,)
-    optFlags = (
+    optFlags: tuple[list[str | None], ...] = (
         ["no-tls", None, "Plain HTTP: only behind something that terminates TLS."],
         ["check", None, "Check every file named, print what was found, and exit."],
     )
     optParameters = (
         ["config", "c", None, "TOML file with the same names; the command line wins."],
         ["upstream-ca", None, None, "Trust this CA (PEM) for an https:// upstream."],
+        [
+            "minimum-hash",
+            None,
+            None,
+            "Weakest hash in a password file: any, or bcrypt (cost 10) [default: any].",
+        ],
+        [
+            "throttle",
+            None,
+            None,
+            f"Wrong passwords per user and network, or off [default: {DEFAULT_THROTTLE}].",
+        ],
         ["groups", None, None, f"Groups file, `name: user user` [default: {DEFAULT_GROUPS}]."],
         ["pull", None, None, f"Who may pull: {WHO} [default: valid-user]."],
         ["push", None, None, "Who may push [default: group:pusher]."],
@@ -260,6 +282,8 @@ def _settings(words: _Words, check: bool) -> Settings:
         upstream=said("upstream", DEFAULT_UPSTREAM),
         upstream_ca=Path(upstream_ca) if upstream_ca is not None else None,
         auth=tuple(auth),
+        minimum_hash=convert("minimum-hash", "any", _one_of(MINIMUM_HASHES)),
+        throttle=convert("throttle", DEFAULT_THROTTLE, _throttle),
         groups=Path(groups) if groups is not None else None,
         pull=convert("pull", "valid-user", Who.parse),
         push=convert("push", "group:pusher", Who.parse),
@@ -270,7 +294,7 @@ def _settings(words: _Words, check: bool) -> Settings:
         read_timeout=convert("read-timeout", 900, _seconds),
         drain_timeout=convert("drain-timeout", 900, _seconds),
         access_log=said("access-log", "-"),
-        access_log_format=convert("access-log-format", "combined", _log_format),
+        access_log_format=convert("access-log-format", "combined", _one_of(LOG_FORMATS)),
         said=frozenset(words),
         check=check,
     )
@@ -311,13 +335,36 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+# More than these are no limit, and no memory of a daemon's.
+_MOST_TRIES = 1000
+_LONGEST_WINDOW = 86_400
+
+
+def _throttle(value: str) -> tuple[int, float] | None:
+    if value == "off":
+        return None
+    match = re.fullmatch(r"([0-9]{1,4})/([0-9]{1,5})([smh])", value)
+    if match is not None:
+        tries = int(match[1])
+        seconds = int(match[2]) * {"s": 1, "m": 60, "h": 3600}[match[3]]
+        if 1 <= tries <= _MOST_TRIES and 1 <= seconds <= _LONGEST_WINDOW:
+            return tries, seconds
+    raise ValueError(
+        f"{value!r} is no throttle; write tries/time with s, m or h, such as {DEFAULT_THROTTLE} "
+        f"(at most {_MOST_TRIES} in 24h), or off"
+    )
+
+
 def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be one line of printable text")
     return value
 
 
-def _log_format(value: str) -> str:
-    if value not in LOG_FORMATS:
-        raise ValueError(f"{value!r} is none of {', '.join(LOG_FORMATS)}")
-    return value
+def _one_of(values: tuple[str, ...]) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value not in values:
+            raise ValueError(f"{value!r} is none of {', '.join(values)}")
+        return value
+
+    return convert

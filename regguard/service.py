@@ -18,14 +18,12 @@ from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.cred import strcred
-from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
-from twisted.internet.ssl import Certificate as TrustedCertificate
-from twisted.internet.ssl import trustRootFromCertificates
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
@@ -33,11 +31,18 @@ from twisted.python.failure import Failure
 
 from regguard import __version__, options
 from regguard.access import Policy
+from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
 from regguard.auth.files import FileError, FileWatcher
-from regguard.auth.interfaces import IHostedChecker
+from regguard.auth.interfaces import (
+    IGroupSource,
+    IHostedChecker,
+    IServedChecker,
+    IStoredHashChecker,
+)
 from regguard.auth.realm import Groups, Realm
 from regguard.auth.threads import VerificationThreads
+from regguard.auth.throttle import Throttle
 from regguard.front import Site
 from regguard.front.certificates import (
     Certificate,
@@ -53,6 +58,7 @@ from regguard.options import Settings
 from regguard.relay import Origin, Relay, Upstream
 from regguard.relay.headers import origin_of
 from regguard.relay.upstream import Address, endpoint_for
+from regguard.transport.trust import trust_in
 
 USAGE_STATUS = 64
 """Exit status for words or files that can't be used: EX_USAGE of sysexits.h, as twist's own."""
@@ -94,7 +100,10 @@ class Parts:
 
 def _described(checker: ICredentialsChecker) -> str:
     file = getattr(checker, "file", None)
-    return f"{file.path}: {file.content}" if file is not None else type(checker).__name__
+    if file is not None:
+        return f"{file.path}: {file.content}"
+    # The others' words may hold a secret.
+    return str(checker) if IServedChecker.providedBy(checker) else type(checker).__name__
 
 
 def load(settings: Settings) -> Parts:
@@ -120,15 +129,20 @@ def load(settings: Settings) -> Parts:
         groups = Groups(str(settings.groups) if settings.groups is not None else None)
     except FileError as error:
         raise usage.UsageError(f"--groups {error}") from None
+    checkers = tuple(_checker(specification) for specification in settings.auth)
     return Parts(
         settings,
         tuple(certificates),
         upstream,
         _trust_root(settings, upstream),
         origin,
-        tuple(_checker(specification) for specification in settings.auth),
+        checkers,
         groups,
-        _unknown_groups(settings, groups),
+        (
+            *_unknown_groups(settings, groups, checkers),
+            *_weak_hashes(settings, checkers),
+            *_passwords_in_the_open(settings, checkers),
+        ),
     )
 
 
@@ -146,21 +160,9 @@ def _trust_root(settings: Settings, upstream: Address) -> Any:
             f"--upstream-ca {path}: only an https:// upstream has a certificate to trust"
         )
     try:
-        pem = path.read_bytes()
-    except OSError as error:
-        raise usage.UsageError(
-            f"--upstream-ca {path}: cannot be read ({error.strerror}); check the path and its mode"
-        ) from None
-    begin = b"-----BEGIN CERTIFICATE-----"
-    try:
-        found = [TrustedCertificate.loadPEM(begin + each) for each in pem.split(begin)[1:]]
-    except Exception:
-        found = []
-    if not found:
-        raise usage.UsageError(
-            f"--upstream-ca {path}: holds no PEM certificate; it starts with {begin.decode()}"
-        )
-    return trustRootFromCertificates(found)
+        return trust_in(path, "--upstream-ca")
+    except ValueError as error:
+        raise usage.UsageError(str(error)) from None
 
 
 def _checker(specification: str) -> ICredentialsChecker:
@@ -175,11 +177,15 @@ def _checker(specification: str) -> ICredentialsChecker:
     except strcred.InvalidAuthArgumentString as error:
         cure = ""
         if kind == "htpasswd" and not Path(argument).exists():
-            cure = f"; make it with htpasswd -B -c {argument} USER"
-        raise usage.UsageError(f"{option} {error}{cure}") from None
+            cure = f"; make it with regguard passwd {argument} USER"
+        colon = "" if kind == "htpasswd" else ":"
+        raise usage.UsageError(f"{option}{colon} {error}{cure}") from None
     except Exception as error:
         # A third-party checker; its argument may hold a secret, so it is not repeated.
         raise usage.UsageError(f"{option}: {type(error).__name__}: {error}") from None
+    if isinstance(checker, InMemoryUsernamePasswordDatabaseDontUse):
+        # Twisted's factory (26.10) fills it with str, and it is asked for bytes.
+        checker.users = {_octets(name): _octets(word) for name, word in checker.users.items()}
     if IUsernamePassword not in checker.credentialInterfaces:
         raise usage.UsageError(
             f"--auth {kind}: does not check user names with passwords; see --help-auth"
@@ -187,8 +193,59 @@ def _checker(specification: str) -> ICredentialsChecker:
     return checker
 
 
-def _unknown_groups(settings: Settings, groups: Groups) -> tuple[str, ...]:
-    """Groups in the rules that no file knows: an error where said, a warning by default."""
+def _octets(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8")
+
+
+def _weak_hashes(settings: Settings, checkers: Sequence[ICredentialsChecker]) -> tuple[str, ...]:
+    """Weak hashes in password files: refused where that is said, else a warning for each file."""
+    hashing = [checker for checker in checkers if IStoredHashChecker.providedBy(checker)]
+    if settings.minimum_hash != "any":
+        option = f"--minimum-hash {settings.minimum_hash}"
+        if not hashing:
+            raise usage.UsageError(
+                f"{option}: holds for --htpasswd files, and there is none; leave it out"
+            )
+        for checker in hashing:
+            try:
+                IStoredHashChecker(checker).refuse_weak()
+            except FileError as error:
+                raise usage.UsageError(f"{option}: {error}") from None
+    warnings = (IStoredHashChecker(checker).warning() for checker in hashing)
+    return tuple(warning for warning in warnings if warning is not None)
+
+
+def _passwords_in_the_open(
+    settings: Settings, checkers: Sequence[ICredentialsChecker]
+) -> tuple[str, ...]:
+    """Checkers that keep or send passwords as they are: a warning for each."""
+    warnings: list[str] = []
+    for specification, checker in zip(settings.auth, checkers, strict=True):
+        if IServedChecker.providedBy(checker):
+            warnings += IServedChecker(checker).warnings
+        kind, _, argument = specification.partition(":")
+        if kind == "file":
+            warnings.append(
+                f"--auth file: passwords stand in {argument} as they are; "
+                "make a file of hashes with regguard passwd, and use --htpasswd"
+            )
+        elif kind == "memory":
+            warnings.append(
+                "--auth memory: everybody on this machine sees the passwords in the process list; "
+                "it is for tests"
+            )
+    return tuple(warnings)
+
+
+def _unknown_groups(
+    settings: Settings, groups: Groups, checkers: Sequence[ICredentialsChecker]
+) -> tuple[str, ...]:
+    """Groups in the rules that no file knows: an error where said, a warning by default.
+
+    Where a checker supplies groups as well, nobody can say which ones there are.
+    """
+    if any(IGroupSource.providedBy(checker) for checker in checkers):
+        return ()
     warnings = []
     for option in _ACTIONS:
         for group in sorted(getattr(settings, option).groups - set(groups.table.members)):
@@ -221,9 +278,12 @@ class Options(options.Options):
             sys.stderr.write(f"regguard: {error}\n")
             raise SystemExit(FAILED_STATUS if self.get("check") else USAGE_STATUS) from None
         if self.settings.check:
-            lines = [*self.parts.lines(), *(f"warning: {each}" for each in self.parts.warnings)]
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.write("".join(f"{line}\n" for line in self.report()))
             raise SystemExit(0)
+
+    def report(self) -> list[str]:
+        """What ``--check`` says."""
+        return [*self.parts.lines(), *(f"warning: {each}" for each in self.parts.warnings)]
 
 
 class Guard(MultiService):
@@ -246,11 +306,17 @@ class Guard(MultiService):
             hosted = IHostedChecker(checker, None)
             if hosted is not None:
                 hosted.attach(threads, self._watcher)
+            served = IServedChecker(checker, None)
+            if served is not None:
+                served.serve(reactor).setServiceParent(self)
         if parts.groups.file is not None:
             self._watcher.watch(parts.groups.file)
         policy = Policy(settings.pull, settings.push, settings.delete, settings.catalog)
-        authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor)
-        self._resource = GuardResource(authenticator, policy, settings.realm)
+        audit = Audit(reactor)
+        audit.setServiceParent(self)
+        throttle = None if settings.throttle is None else Throttle(*settings.throttle, reactor)
+        authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor, audit, throttle)
+        self._resource = GuardResource(authenticator, policy, settings.realm, reactor)
         upstream = Upstream(
             parts.upstream, endpoint_for(parts.upstream, reactor, parts.trust_root), reactor
         )

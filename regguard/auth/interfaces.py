@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from twisted.cred.error import UnauthorizedLogin
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from twisted.application.service import IService
+
     from regguard.auth.files import FileWatcher
     from regguard.auth.threads import VerificationThreads
 
@@ -17,6 +20,41 @@ class IUser(Interface):
 
     name: str = Attribute("The user's name, without control characters.")
     groups: frozenset[str] = Attribute("The groups that the user is in.")
+
+
+class AvatarId(bytes):
+    """A user name as twisted.cred passes it on, with the groups that the user is in.
+
+    A group's name is what a rule calls it: ``group:NAME``, or a distinguished name in the spelling
+    of :func:`regguard.dn.canonical`.
+    """
+
+    groups: frozenset[str]
+
+    def __new__(cls, name: str, groups: Iterable[str]) -> AvatarId:
+        self = super().__new__(cls, name.encode("utf-8"))
+        self.groups = frozenset(groups)
+        return self
+
+
+class IGroupSource(Interface):
+    """A credentials checker that may fire with an :class:`AvatarId`; it has no methods.
+
+    Its groups count beside those of the groups file, for as long as the credential does, and
+    rules may name groups that stand in no file.
+    """
+
+
+class IServedChecker(Interface):
+    """A credentials checker with a service of its own: threads, or connections.
+
+    Its ``str()`` says what it asks, for the log.
+    """
+
+    warnings: tuple[str, ...] = Attribute("What the operator should know, a line each.")
+
+    def serve(reactor: Any) -> IService:
+        """Work by this reactor from now on; the daemon starts and stops what is returned."""
 
 
 class IVersionedChecker(Interface):
@@ -42,6 +80,19 @@ class IHostedChecker(Interface):
         """Hash in these threads from now on, and have files watched by this watcher."""
 
 
+class IStoredHashChecker(Interface):
+    """A credentials checker on stored password hashes, some of which may be weak."""
+
+    def refuse_weak() -> None:
+        """Refuse weak hashes, now and at each reload (``--minimum-hash bcrypt``).
+
+        :raises FileError: when there is one; the message names file, line, user and cure.
+        """
+
+    def warning() -> str | None:
+        """Say in one line who has a weak hash now; None when nobody has."""
+
+
 class Unauthenticated(UnauthorizedLogin):
     """No credentials, malformed ones, or wrong ones: 401.
 
@@ -53,6 +104,20 @@ class Unauthenticated(UnauthorizedLogin):
         super().__init__(reason)
         self.reason = reason
         self.name = name
+
+
+class Throttled(Exception):
+    """Too many wrong secrets: 429 with Retry-After, and no look at this one.
+
+    ``reason`` is for client and log; ``retry_after`` is in seconds; ``begins`` says whether this
+    is the first refusal of its kind.
+    """
+
+    def __init__(self, reason: str, retry_after: int, begins: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after = retry_after
+        self.begins = begins
 
 
 class Undecided(Exception):
@@ -67,6 +132,10 @@ class Undecided(Exception):
 
 class Overloaded(Undecided):
     """Too many verifications are waiting already."""
+
+
+class Unavailable(Undecided):
+    """A checker cannot say now, and has logged why; the next one is asked."""
 
 
 class CheckerFailed(Undecided):

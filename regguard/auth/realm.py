@@ -1,7 +1,8 @@
 """The avatar, the realm, and the groups file.
 
 A user's groups are looked up in the table of this moment, not remembered from the login: a
-reloaded groups file counts from the next request on.
+reloaded groups file counts from the next request on. Only those that a checker supplied are kept
+with the credential.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from twisted.cred.portal import IRealm
 from zope.interface import Interface, implementer
 
 from regguard.auth.files import FileError, WatchedFile, text_lines
-from regguard.auth.interfaces import IUser
+from regguard.auth.interfaces import AvatarId, IUser
 
 _NO_GROUPS: frozenset[str] = frozenset()
 _has_control = re.compile(r"[\x00-\x1f\x7f]").search
@@ -22,13 +23,19 @@ _has_control = re.compile(r"[\x00-\x1f\x7f]").search
 
 @implementer(IUser)
 class User:
-    """Somebody whose credential was verified."""
+    """Somebody whose credential was verified.
 
-    __slots__ = ("groups", "name")
+    ``groups`` are those of the groups file and those that his checker supplied.
+    """
 
-    def __init__(self, name: str, groups: frozenset[str]) -> None:
+    __slots__ = ("groups", "name", "supplied")
+
+    def __init__(
+        self, name: str, groups: frozenset[str], supplied: frozenset[str] = _NO_GROUPS
+    ) -> None:
         self.name = name
-        self.groups = groups
+        self.groups = groups | supplied
+        self.supplied = supplied
 
     def __repr__(self) -> str:
         return f"<User {self.name!r}>"
@@ -113,7 +120,9 @@ class Realm:
         name = avatarId.decode("utf-8")
         if _has_control(name):
             raise ValueError("a checker gave a user name with a control character")
-        return cast("type[Interface]", IUser), User(name, self.groups.of(name)), _nothing_to_end
+        supplied = avatarId.groups if isinstance(avatarId, AvatarId) else _NO_GROUPS
+        user = User(name, self.groups.of(name), supplied)
+        return cast("type[Interface]", IUser), user, _nothing_to_end
 
 
 def _nothing_to_end() -> None:

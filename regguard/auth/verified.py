@@ -8,7 +8,10 @@ thousand requests. So a verified credential is remembered, under these rules:
 * An entry is worth what its verification rested on: a checker that can tell versions (htpasswd:
   the stored hash) is asked at each hit, so a changed or deleted line ends it at once. For other
   checkers it is valid for :data:`TTL` seconds.
-* Only successes are remembered. Groups are not: they are looked up at each hit.
+* Only successes are remembered. Of groups only those that the checker supplied are: what the
+  groups file says is looked up at each hit.
+* An entry that does not count any more is kept until its credential is refused: nobody guesses
+  what was right before, so the throttle lets it through to be verified again.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ CAPACITY = 10_000
 
 
 class _Entry:
-    __slots__ = ("checker", "expires", "user", "username", "version")
+    __slots__ = ("checker", "expires", "listed", "user", "username", "version")
 
     def __init__(
         self,
@@ -45,6 +48,7 @@ class _Entry:
         self.checker = checker
         self.version = version
         self.expires = expires
+        self.listed: frozenset[str] | None = None
 
 
 class VerifiedCredentials:
@@ -79,13 +83,21 @@ class VerifiedCredentials:
             # "is" first: stored hashes are equal for long, but the same object until a reload.
             valid = version is entry.version or version == entry.version
         if not valid:
-            del self._entries[key]
             return None
         user = entry.user
         groups = self._groups.of(user.name)
-        if groups is not user.groups:
-            user = entry.user = User(user.name, groups)
+        if groups is not entry.listed:
+            entry.listed = groups
+            user = entry.user = User(user.name, groups, user.supplied)
         return user
+
+    def knows(self, key: bytes) -> bool:
+        """Whether this credential was ever verified, and not refused since."""
+        return key in self._entries
+
+    def forget(self, key: bytes) -> None:
+        """It was refused."""
+        self._entries.pop(key, None)
 
     def keep(
         self,

@@ -17,35 +17,53 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from zope.interface import implementer
 
+from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
 from regguard.auth.files import POLL_INTERVAL, FileWatcher
 from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.auth.interfaces import (
+    AvatarId,
     CheckerFailed,
     IVersionedChecker,
     Overloaded,
+    Throttled,
     Unauthenticated,
+    Unavailable,
 )
 from regguard.auth.realm import Groups, Realm, User
 from regguard.auth.threads import WAITING_PER_THREAD
+from regguard.auth.throttle import REFUSED_TTL, Throttle
 from regguard.auth.verified import TTL, VerifiedCredentials
 
 Write = Callable[..., str]
 Outcome = Callable[[Any], Any]
 Basic = Callable[[str, str], bytes]
 
+HOME = "192.0.2.1"
 ONE = bcrypt.using(rounds=4).hash("one")
 ONE_AGAIN = bcrypt.using(rounds=4).hash("one")
 TWO = bcrypt.using(rounds=4).hash("two")
 
 
+def started(audit: Audit) -> Audit:
+    audit.startService()
+    return audit
+
+
 class House:
     """An authenticator with an attached htpasswd file and a groups file."""
 
-    def __init__(self, write: Write, threads: Any, watcher: FileWatcher, clock: Clock) -> None:
+    def __init__(
+        self,
+        write: Write,
+        threads: Any,
+        watcher: FileWatcher,
+        clock: Clock,
+        throttle: Throttle | None = None,
+    ) -> None:
         self.write = write
         self.clock = clock
         self.threads = threads
@@ -54,8 +72,12 @@ class House:
         self.groups = Groups(write("pusher: ci\n", "groups"))
         assert self.groups.file is not None
         watcher.watch(self.groups.file)
-        self.authenticator = Authenticator(Realm(self.groups), [checker], clock)
-        self.authenticate = self.authenticator.authenticate
+        self.authenticator = Authenticator(
+            Realm(self.groups), [checker], clock, started(Audit(clock)), throttle
+        )
+
+    def authenticate(self, header: bytes | None) -> User | Deferred[User]:
+        return self.authenticator.authenticate(header, HOME)
 
     def change(self, name: str, content: str) -> None:
         self.write(content, name)
@@ -98,7 +120,7 @@ def break_down() -> Any:
 
 
 def make(clock: Clock, *checkers: Any, **options: Any) -> Authenticator:
-    return Authenticator(Realm(Groups()), checkers, clock, **options)
+    return Authenticator(Realm(Groups()), checkers, clock, started(Audit(clock)), **options)
 
 
 # -- the way in --------------------------------------------------------------------------------
@@ -150,7 +172,7 @@ def test_e10_wrong_credentials_fail_alike(
 
 
 def test_failures_are_not_remembered(house: House, basic: Basic, outcome: Outcome) -> None:
-    """The same wrong credential is hashed anew: the next reload may make it right."""
+    """Without a throttle the same wrong credential is hashed anew."""
     for _ in range(2):
         answer = house.authenticate(basic("ci", "two"))
         assert house.hashed == 1
@@ -262,14 +284,42 @@ def test_a_checker_without_versions_is_asked_again_after_a_minute(
     """Third parties' checkers cannot say that a password changed, so success has an end."""
     checker = Scripted(lambda: b"ci")
     authenticator = make(clock, checker)
-    assert outcome(authenticator.authenticate(basic("ci", "one"))).name == "ci"
+    assert outcome(authenticator.authenticate(basic("ci", "one"), HOME)).name == "ci"
 
     clock.advance(TTL - 0.1)
-    assert isinstance(authenticator.authenticate(basic("ci", "one")), User)
+    assert isinstance(authenticator.authenticate(basic("ci", "one"), HOME), User)
     assert checker.asked == 1
     clock.advance(0.2)
     checker.answer = refuse
-    assert isinstance(outcome(authenticator.authenticate(basic("ci", "one"))), Unauthenticated)
+    assert isinstance(
+        outcome(authenticator.authenticate(basic("ci", "one"), HOME)), Unauthenticated
+    )
+    assert checker.asked == 2
+
+
+def test_groups_of_a_checker_are_kept_with_the_credential(
+    clock: Clock, basic: Basic, outcome: Outcome, write: Write, watcher: FileWatcher
+) -> None:
+    """For a minute; what the groups file says beside them counts at once, as ever."""
+    groups = Groups(write("pusher: ci", "groups"))
+    assert groups.file is not None
+    watcher.watch(groups.file)
+    checker = Scripted(lambda: AvatarId("ci", ["devs"]))
+    authenticator = Authenticator(Realm(groups), [checker], clock, started(Audit(clock)))
+
+    def now() -> Any:
+        found = authenticator.authenticate(basic("CI", "one"), HOME)
+        return found if isinstance(found, User) else outcome(found)
+
+    assert (now().name, now().groups) == ("ci", {"pusher", "devs"})
+    assert now() is now()
+    write("ops: ci", "groups")
+    clock.advance(POLL_INTERVAL)
+    checker.answer = lambda: AvatarId("ci", ["testers"])
+    assert now().groups == {"ops", "devs"}
+    assert checker.asked == 1
+    clock.advance(TTL)
+    assert now().groups == {"ops", "testers"}
     assert checker.asked == 2
 
 
@@ -278,12 +328,12 @@ def test_e13_the_cache_is_bounded(clock: Clock, basic: Basic) -> None:
     checker = Scripted(lambda: b"ci")
     authenticator = make(clock, checker, capacity=3)
     for number in range(5):
-        authenticator.authenticate(basic(f"user{number}", "pw"))
+        authenticator.authenticate(basic(f"user{number}", "pw"), HOME)
     assert checker.asked == 5
 
-    assert isinstance(authenticator.authenticate(basic("user4", "pw")), User)
-    assert isinstance(authenticator.authenticate(basic("user2", "pw")), User)
-    assert isinstance(authenticator.authenticate(basic("user0", "pw")), Deferred)
+    assert isinstance(authenticator.authenticate(basic("user4", "pw"), HOME), User)
+    assert isinstance(authenticator.authenticate(basic("user2", "pw"), HOME), User)
+    assert isinstance(authenticator.authenticate(basic("user0", "pw"), HOME), Deferred)
     assert checker.asked == 6
     assert len(authenticator._verified) == 3
 
@@ -429,7 +479,7 @@ def test_checkers_are_asked_in_order_until_one_admits(
     """UnauthorizedLogin passes the question on; who admits ends it."""
     first, second, third = Scripted(refuse), Scripted(lambda: b"ci"), Scripted(lambda: b"other")
 
-    user = outcome(make(clock, first, second, third).authenticate(basic("ci", "one")))
+    user = outcome(make(clock, first, second, third).authenticate(basic("ci", "one"), HOME))
 
     assert user.name == "ci"
     assert (first.asked, second.asked, third.asked) == (1, 1, 0)
@@ -440,8 +490,10 @@ def test_twisteds_own_checkers_work(clock: Clock, basic: Basic, outcome: Outcome
     memory = InMemoryUsernamePasswordDatabaseDontUse(ci=b"one")
     authenticator = make(clock, memory)
 
-    assert outcome(authenticator.authenticate(basic("ci", "one"))).name == "ci"
-    assert isinstance(outcome(authenticator.authenticate(basic("ci", "two"))), Unauthenticated)
+    assert outcome(authenticator.authenticate(basic("ci", "one"), HOME)).name == "ci"
+    assert isinstance(
+        outcome(authenticator.authenticate(basic("ci", "two"), HOME)), Unauthenticated
+    )
 
 
 @pytest.mark.parametrize("broken", [break_down, lambda: fail(RuntimeError()), lambda: b"a\r\nb",
@@ -452,7 +504,9 @@ def test_a_broken_checker_is_logged_and_never_admits(
     """It is no "wrong password" either: nobody can say, so the client is to come again."""
     with capturedLogs() as logs:
         answer = outcome(
-            make(clock, Scripted(broken), Scripted(refuse)).authenticate(basic("ci", "canary"))
+            make(clock, Scripted(broken), Scripted(refuse)).authenticate(
+                basic("ci", "canary"), HOME
+            )
         )
 
     assert isinstance(answer, CheckerFailed)
@@ -467,9 +521,25 @@ def test_a_broken_checker_does_not_keep_out_whom_another_admits(
     authenticator = make(clock, Scripted(break_down), Scripted(lambda: b"root"))
 
     with capturedLogs() as logs:
-        assert outcome(authenticator.authenticate(basic("root", "one"))).name == "root"
+        assert outcome(authenticator.authenticate(basic("root", "one"), HOME)).name == "root"
 
     assert [event["log_level"] for event in logs] == [LogLevel.critical]
+
+
+def test_a_checker_that_is_unavailable_passes_the_question_on(
+    clock: Clock, basic: Basic, outcome: Outcome
+) -> None:
+    """It has logged why, so nothing is logged here; if nobody else admits, nobody can say."""
+    down = Scripted(lambda: fail(Unavailable("no answer")))
+    local = InMemoryUsernamePasswordDatabaseDontUse(root=b"one")
+    authenticator = make(clock, down, local)
+
+    with capturedLogs() as logs:
+        assert outcome(authenticator.authenticate(basic("root", "one"), HOME)).name == "root"
+        answer = outcome(authenticator.authenticate(basic("ci", "one"), HOME))
+
+    assert isinstance(answer, CheckerFailed)
+    assert logs == []
 
 
 def test_an_overloaded_checker_ends_the_asking(
@@ -479,7 +549,7 @@ def test_an_overloaded_checker_ends_the_asking(
     later = Scripted(lambda: b"ci")
     authenticator = make(clock, Scripted(lambda: fail(Overloaded())), later)
 
-    assert isinstance(outcome(authenticator.authenticate(basic("ci", "one"))), Overloaded)
+    assert isinstance(outcome(authenticator.authenticate(basic("ci", "one"), HOME)), Overloaded)
     assert later.asked == 0
 
 
@@ -490,11 +560,11 @@ def test_an_entry_rests_on_the_checker_that_admitted(
     htpasswd = HtpasswdChecker(write(f"ci:{ONE}\n", "other"))
     front = Scripted(refuse)
     authenticator = make(clock, front, htpasswd)
-    assert outcome(authenticator.authenticate(basic("ci", "one"))).name == "ci"
+    assert outcome(authenticator.authenticate(basic("ci", "one"), HOME)).name == "ci"
 
     clock.advance(TTL * 10)
 
-    assert isinstance(authenticator.authenticate(basic("ci", "one")), User)
+    assert isinstance(authenticator.authenticate(basic("ci", "one"), HOME), User)
     assert front.asked == 1
 
 
@@ -504,3 +574,246 @@ def test_a_house_without_a_fitting_checker_is_not_built(clock: Clock) -> None:
         make(clock)
     with pytest.raises(ValueError, match="does not check user names and passwords"):
         make(clock, AllowAnonymousAccess())
+
+
+# -- the throttle and the audit ----------------------------------------------------------------
+
+
+@pytest.fixture
+def throttled(write: Write, threads: Any, watcher: FileWatcher, clock: Clock) -> House:
+    """A house that takes three wrong passwords."""
+    return House(write, threads, watcher, clock, Throttle(3, 300, clock))
+
+
+def wrong(house: House, basic: Basic, outcome: Outcome, passwords: str, name: str = "ci") -> None:
+    """Try these passwords, of one letter each."""
+    for password in passwords:
+        answer = house.authenticate(basic(name, password))
+        assert house.hashed == 1
+        assert isinstance(outcome(answer), Unauthenticated)
+
+
+def test_e12_beyond_the_limit_nothing_is_hashed(
+    throttled: House, basic: Basic, outcome: Outcome
+) -> None:
+    """Not even what would be right: it would tell the guesser, and cost a hash."""
+    wrong(throttled, basic, outcome, "xyz")
+
+    for password in ("w", "one"):
+        with pytest.raises(Throttled) as caught:
+            throttled.authenticate(basic("ci", password))
+        assert caught.value.retry_after == 300
+
+    assert throttled.hashed == 0
+    assert isinstance(throttled.authenticate(basic("bob", "two")), Deferred)
+
+
+def test_e12_of_many_at_once_no_more_than_the_limit_are_hashed(
+    throttled: House, basic: Basic
+) -> None:
+    """They count when they begin; else two hundred at once would all find the count low."""
+    refused = 0
+    for number in range(200):
+        try:
+            throttled.authenticate(basic("ci", f"wrong{number}"))
+        except Throttled:
+            refused += 1
+
+    assert (throttled.hashed, refused) == (3, 197)
+
+
+def test_e12_a_verified_credential_is_never_blocked(
+    throttled: House, basic: Basic, outcome: Outcome
+) -> None:
+    """Who is known works on while somebody beside him guesses his password."""
+    answer = throttled.authenticate(basic("ci", "one"))
+    assert throttled.hashed == 1
+    assert outcome(answer).name == "ci"
+
+    wrong(throttled, basic, outcome, "xyz")
+
+    with pytest.raises(Throttled):
+        throttled.authenticate(basic("ci", "w"))
+    assert isinstance(throttled.authenticate(basic("ci", "one")), User)
+
+
+def test_e12_the_minute_of_a_verified_credential_may_end_meanwhile(
+    clock: Clock, basic: Basic, outcome: Outcome
+) -> None:
+    """A directory is asked again every minute, which must not become a lock-out."""
+    checker = Scripted(lambda: b"ci")
+    authenticator = make(clock, checker, throttle=Throttle(1, 300, clock))
+    assert outcome(authenticator.authenticate(basic("ci", "one"), HOME)).name == "ci"
+    checker.answer = refuse
+    outcome(authenticator.authenticate(basic("ci", "wrong"), HOME))
+    clock.advance(TTL)
+    checker.answer = lambda: b"ci"
+
+    with pytest.raises(Throttled):
+        authenticator.authenticate(basic("ci", "another"), HOME)
+    assert outcome(authenticator.authenticate(basic("ci", "one"), HOME)).name == "ci"
+
+    clock.advance(TTL)
+    checker.answer = refuse
+    assert isinstance(outcome(authenticator.authenticate(basic("ci", "one"), HOME)),
+                      Unauthenticated)  # fmt: skip
+    clock.advance(REFUSED_TTL)
+    with pytest.raises(Throttled):
+        authenticator.authenticate(basic("ci", "one"), HOME)
+
+
+def test_e12_elsewhere_the_user_logs_in(throttled: House, basic: Basic, outcome: Outcome) -> None:
+    """Guessing a user's password locks out the guesser's own network only."""
+    wrong(throttled, basic, outcome, "xyz")
+
+    answer = throttled.authenticator.authenticate(basic("ci", "one"), "198.51.100.1")
+
+    assert throttled.hashed == 1
+    assert outcome(answer).name == "ci"
+
+
+def test_e12_networks_that_share_a_verification_are_counted_each(
+    throttled: House, basic: Basic
+) -> None:
+    """Single flight must not be a way to guess on somebody else's account."""
+    for password in "xyz":
+        for client in (HOME, "198.51.100.1"):
+            throttled.authenticator.authenticate(basic("ci", password), client)
+    assert throttled.hashed == 3
+
+    for client in (HOME, "198.51.100.1"):
+        with pytest.raises(Throttled):
+            throttled.authenticator.authenticate(basic("ci", "w"), client)
+
+
+def test_a_repeated_wrong_password_costs_one_hash(
+    throttled: House, basic: Basic, outcome: Outcome
+) -> None:
+    """It is refused from memory, as wrong and not as too many, and counts once."""
+    wrong(throttled, basic, outcome, "x")
+
+    for _ in range(100):
+        with pytest.raises(Unauthenticated, match="wrong user name or password"):
+            throttled.authenticate(basic("ci", "x"))
+
+    wrong(throttled, basic, outcome, "yz")
+    with pytest.raises(Unauthenticated):
+        throttled.authenticate(basic("ci", "x"))
+
+
+def test_a_password_that_becomes_right_is_taken_at_once(
+    throttled: House, basic: Basic, outcome: Outcome
+) -> None:
+    """The memory of a refusal ends with the line that it rested on, or its absence."""
+    answer = throttled.authenticate(basic("eve", "two"))
+    assert throttled.hashed == 1
+    assert isinstance(outcome(answer), Unauthenticated)
+
+    throttled.change("htpasswd", f"eve:{TWO}\nbob:{TWO}\n")
+
+    answer = throttled.authenticate(basic("eve", "two"))
+    assert throttled.hashed == 1
+    assert outcome(answer).name == "eve"
+
+
+def test_overload_and_good_passwords_do_not_count(clock: Clock, basic: Basic) -> None:
+    """Only what is wrong is a guess."""
+    checker = Scripted(lambda: fail(Overloaded()))
+    authenticator = make(clock, checker, throttle=Throttle(1, 300, clock))
+    for number in range(5):
+        authenticator.authenticate(basic("ci", f"secret{number}"), HOME).addErrback(lambda _: None)
+    checker.answer = lambda: b"ci"
+    for number in range(5):
+        authenticator.authenticate(basic("ci", f"secret{number}"), HOME)
+
+    assert checker.asked == 10
+
+
+def test_e12_guessing_while_a_directory_is_down_is_counted(
+    clock: Clock, basic: Basic, outcome: Outcome
+) -> None:
+    """Nobody can say "wrong", but the password file did look: each secret counts, and once."""
+    file = Scripted(refuse)
+    authenticator = make(clock, Scripted(break_down), file, throttle=Throttle(2, 300, clock))
+    with capturedLogs():
+        for password in "xxy":
+            answer = authenticator.authenticate(basic("ci", password), HOME)
+            assert isinstance(outcome(answer), CheckerFailed)
+        with pytest.raises(Throttled):
+            authenticator.authenticate(basic("ci", "z"), HOME)
+
+    assert file.asked == 3
+
+
+def test_who_hangs_up_is_counted(throttled: House, basic: Basic) -> None:
+    """Otherwise a guesser would hang up each time, after his hash was begun; on one guess, too."""
+    for password in "xxx":
+        answer = throttled.authenticate(basic("ci", password))
+        assert isinstance(answer, Deferred)
+        answer.addErrback(lambda failure: failure.trap(CancelledError))
+        answer.cancel()
+
+    with pytest.raises(Throttled):
+        throttled.authenticate(basic("ci", "w"))
+
+
+def test_refused_log_ins_are_audited_each_and_asking_first_is_none(
+    throttled: House, basic: Basic, outcome: Outcome
+) -> None:
+    """Wrong, malformed, throttled: an event. No credentials: how docker begins, and no event."""
+    with capturedLogs() as logs:
+        with pytest.raises(Unauthenticated):
+            throttled.authenticate(None)
+        assert logs == []
+        with pytest.raises(Unauthenticated):
+            throttled.authenticate(b"Bearer canary")
+        wrong(throttled, basic, outcome, "xyz")
+        with pytest.raises(Throttled):
+            throttled.authenticate(basic("ci", "canary"))
+
+    said = [(event["log_level"].name, event["user"], event["reason"]) for event in logs]
+    too_many = "too many wrong passwords for this user from this network"
+    assert said == [
+        ("info", "-", "not Basic credentials"),
+        ("info", "ci", "wrong user name or password"),
+        ("warn", "ci", too_many),
+        ("info", "ci", too_many),
+    ]
+    assert {event["network"] for event in logs} == {"192.0.2.0/24"}
+    assert "canary" not in str(logs)
+
+
+def test_everybody_who_waited_for_a_refusal_is_audited(
+    throttled: House, basic: Basic, outcome: Outcome, clock: Clock
+) -> None:
+    """One hash, six refused log-ins."""
+    with capturedLogs() as logs:
+        answers = [throttled.authenticate(basic("ci", "bad")) for _ in range(6)]
+        assert throttled.hashed == 1
+        assert all(isinstance(outcome(answer), Unauthenticated) for answer in answers)
+        clock.advance(60)
+
+    assert logs[-1]["count"] == 5
+
+
+@pytest.mark.parametrize("spelled", ["{0}", "{0!r}", "{0!a}", "{1!r}", "{2}"])
+def test_f01_a_checker_whose_exception_repeats_the_password_is_logged_without_it(
+    clock: Clock, basic: Basic, outcome: Outcome, spelled: str
+) -> None:
+    """The fault is named, by its kind; its text stays out of the log."""
+    password = "can\u00e4ry's\\secret"
+    header = basic("ci", password)
+    text = spelled.format(password, password.encode(), header[6:].decode())
+
+    def repeat() -> Any:
+        raise ConnectionError(f"cannot bind with {text}")
+
+    with capturedLogs() as logs:
+        answer = outcome(make(clock, Scripted(repeat)).authenticate(header, HOME))
+
+    assert isinstance(answer, CheckerFailed)
+    (event,) = logs
+    assert event["log_level"] is LogLevel.critical
+    assert "ConnectionError" in formatEvent(event)
+    assert text not in formatEvent(event)
+    assert "log_failure" not in event

@@ -1,4 +1,4 @@
-"""regguard.auth.factory: --auth htpasswd:FILE."""
+"""regguard.auth.factory: --auth htpasswd:FILE and --auth ldap:URL."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from twisted.plugin import IPlugin
 from zope.interface.verify import verifyObject
 
 import regguard
-from regguard.auth.factory import HtpasswdCheckerFactory
+from regguard.auth.factory import DirectoryCheckerFactory, HtpasswdCheckerFactory
 
 Write = Callable[..., str]
 
 
 def test_interfaces() -> None:
-    """It is a plugin and a checker factory."""
-    verifyObject(IPlugin, HtpasswdCheckerFactory())
-    verifyObject(ICheckerFactory, HtpasswdCheckerFactory())
+    """They are plugins and checker factories."""
+    for factory in (HtpasswdCheckerFactory(), DirectoryCheckerFactory()):
+        verifyObject(IPlugin, factory)
+        verifyObject(ICheckerFactory, factory)
 
 
 def test_it_makes_a_checker(write: Write) -> None:
@@ -58,7 +59,8 @@ def test_it_is_import_light() -> None:
     """Every twist program loads plugins: no hash library, no reactor comes with this one."""
     check = (
         "import sys, regguard.auth.factory; "
-        "heavy = {'passlib', 'bcrypt', 'twisted.internet.reactor', 'regguard.auth.htpasswd'}; "
+        "heavy = {'passlib', 'bcrypt', 'ldap', 'twisted.internet.reactor', "
+        "'regguard.auth.htpasswd', 'regguard.auth.directory'}; "
         "sys.exit(', '.join(heavy & set(sys.modules)) or None)"
     )
     root = Path(regguard.__path__[0]).parent
@@ -68,3 +70,38 @@ def test_it_is_import_light() -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_ldap_makes_a_checker() -> None:
+    """No server is asked for that."""
+    checker = DirectoryCheckerFactory().generateChecker("ldaps://ldap.example.org/dc=x")
+
+    assert ICredentialsChecker.providedBy(checker)
+
+
+def test_ldap_with_bad_words_is_a_bad_argument() -> None:
+    """strcred's own exception says the cure."""
+    with pytest.raises(InvalidAuthArgumentString, match="write ldaps://HOST/BASE"):
+        DirectoryCheckerFactory().generateChecker("")
+
+
+def test_ldap_without_its_library_says_what_to_install() -> None:
+    """One line: the extra, and what building it takes."""
+    check = (
+        "import sys; sys.modules['ldap'] = None\n"
+        "from regguard.auth.factory import DirectoryCheckerFactory as F\n"
+        "try: F().generateChecker('ldaps://a/dc=x')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        cwd=Path(regguard.__path__[0]).parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("InvalidAuthArgumentString needs python-ldap")
+    assert "pip install 'regguard[ldap]'" in line

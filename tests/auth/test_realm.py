@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from regguard.auth.files import POLL_INTERVAL, FileError, FileWatcher
-from regguard.auth.interfaces import IUser
+from regguard.auth.interfaces import AvatarId, IUser
 from regguard.auth.realm import Groups, Realm, User, parse_groups
 
 Write = Callable[..., str]
@@ -92,3 +92,14 @@ def test_the_realm_has_one_kind_of_avatar() -> None:
     """Other interfaces are not implemented, as twisted.cred wants it said."""
     with pytest.raises(NotImplementedError):
         Realm(Groups()).requestAvatar(b"ci", None, IRealm)
+
+
+def test_groups_of_a_checker_count_beside_those_of_the_file(write: Write) -> None:
+    """An avatar ID may carry groups; whose ID is plain has the file's only."""
+    realm = Realm(Groups(write("pusher: ci")))
+
+    _, user, _ = realm.requestAvatar(AvatarId("ci", ["devs"]), None, IUser)
+
+    assert user.groups == {"pusher", "devs"}
+    assert user.supplied == {"devs"}
+    assert AvatarId("Zoë", []) == "Zoë".encode()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +16,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from regguard.auth.interfaces import Overloaded
-from regguard.auth.threads import WAITING_PER_THREAD, VerificationThreads, processors
+from regguard.auth.threads import (
+    NICENESS,
+    WAITING_PER_THREAD,
+    VerificationThreads,
+    hashing_threads,
+)
 
 Outcome = Callable[[Any], Any]
 
@@ -21,7 +29,16 @@ Outcome = Callable[[Any], Any]
 def test_interfaces(threads: Any) -> None:
     """It is a service."""
     verifyObject(IService, threads.service)
-    assert processors() >= 1
+
+
+@pytest.mark.parametrize(("processors", "size"), [(1, 1), (2, 1), (8, 7)])
+def test_e11_one_processor_stays_free_of_hashing(
+    monkeypatch: pytest.MonkeyPatch, processors: int, size: int
+) -> None:
+    """The reactor's thread has somewhere to run at once, whatever the others do."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)), raising=False)
+
+    assert hashing_threads() == size
 
 
 def test_results_and_exceptions_come_back(threads: Any, outcome: Outcome) -> None:
@@ -34,6 +51,32 @@ def test_results_and_exceptions_come_back(threads: Any, outcome: Outcome) -> Non
 
     assert outcome(good) == (3, 1)
     assert isinstance(outcome(bad), ZeroDivisionError)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are the process's elsewhere")
+def test_e11_hashing_threads_step_back_behind_the_reactors() -> None:
+    """Who is known already is served first, while strangers' passwords are hashed."""
+
+    class Reactor:
+        """Brings the outcome back in whichever thread it came about."""
+
+        def __init__(self) -> None:
+            self.done = threading.Event()
+
+        def callFromThread(self, function: Callable[..., Any], *args: Any) -> None:
+            function(*args)
+            self.done.set()
+
+    reactor = Reactor()
+    service = VerificationThreads(reactor, 1)  # type: ignore[arg-type]
+    service.startService()
+    seen: list[int] = []
+    service.run(os.getpriority, os.PRIO_PROCESS, 0).addCallback(seen.append)
+
+    assert reactor.done.wait(30)
+    service.stopService()
+
+    assert seen == [min(19, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS)]
 
 
 def test_no_more_run_than_there_are_threads(threads: Any) -> None:

@@ -6,10 +6,12 @@ A further peer is one more class here, with its configuration in ``peers/``.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import bcrypt
 from passlib.hash import apr_md5_crypt
@@ -20,6 +22,9 @@ from tests.e2e.programs import Program, accepts, binary, free_port, twist
 PEERS = Path(__file__).parent / "peers"
 USER, PASSWORD = "testuser", "testpassword"
 TARGET = "/v2/team/app/manifests/v1"
+# Whose passwords are guessed, where that is measured.
+VICTIMS = tuple(f"user{number:03}" for number in range(200))
+BCRYPT_COST = 12
 # An image's manifest with five layers is about this long.
 TARGET_BYTES = 1_000
 
@@ -27,7 +32,7 @@ TARGET_BYTES = 1_000
 class Contender(Protocol):
     """Something that guards an upstream on a port of its own."""
 
-    name: str
+    name: ClassVar[str]
     port: int
 
     def stop(self) -> None:
@@ -47,24 +52,34 @@ class Ground:
     upstream_port: int
 
     def room(self, name: str) -> Path:
-        """A folder of this contender's own."""
-        room = self.folder / name
-        room.mkdir()
-        return room
+        """A new folder for one contender."""
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
+
+
+def _write_htpasswd(room: Path, hashed: str) -> Path:
+    """The user of the measurements, and the victims, who have one password."""
+    htpasswd = room / "htpasswd"
+    htpasswd.write_text("".join(f"{name}:{hashed}\n" for name in (USER, *VICTIMS)))
+    htpasswd.chmod(0o600)
+    return htpasswd
+
+
+def _bcrypt() -> str:
+    # $2y$ is what htpasswd writes, and the only one that Apache's own library reads.
+    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(BCRYPT_COST)).decode()
+    return hashed.replace("$2b$", "$2y$", 1)
 
 
 class Regguard:
     """regguard with its defaults: one process, access log on, bcrypt at cost 12."""
 
-    name = "regguard"
+    name: ClassVar[str] = "regguard"
+    more_words: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, ground: Ground) -> None:
-        room = ground.room(self.name)
+        room = ground.room("regguard")
         self.port = free_port()
-        htpasswd = room / "htpasswd"
-        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(12)).decode()
-        htpasswd.write_text(f"{USER}:{hashed}\n")
-        htpasswd.chmod(0o600)
+        htpasswd = _write_htpasswd(room, _bcrypt())
         self._program = Program(
             twist(
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
@@ -73,11 +88,17 @@ class Regguard:
                 *("--upstream", f"http://127.0.0.1:{ground.upstream_port}"),
                 # Who may push is not measured, and the default names a group.
                 *("--push", "nobody", "--delete", "nobody"),
+                *self.more_words,
             ),
             room / "log",
             room,
         )
         self._program.wait_until("regguard to listen", lambda: accepts(self.port))
+
+    def memory(self) -> int:
+        """Resident memory, KiB."""
+        status = Path(f"/proc/{self._program.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
     def stop(self) -> None:
         self._program.stop()
@@ -96,16 +117,22 @@ class Regguard:
         )
 
 
+class Unthrottled(Regguard):
+    """regguard that hashes whatever comes."""
+
+    name = "regguard, --throttle off"
+    more_words = ("--throttle", "off")
+
+
 class Nginx:
     """The recipe in ``peers/nginx.conf``, one worker per core, with the hash that it makes."""
 
-    name = "nginx recipe"
+    name: ClassVar[str] = "nginx recipe"
+    scheme: ClassVar[str] = "apr1"
 
     def __init__(self, ground: Ground) -> None:
         room = ground.room("nginx")
         self.port = free_port()
-        htpasswd = room / "htpasswd"
-        htpasswd.write_text(f"{USER}:{apr_md5_crypt.hash(PASSWORD)}\n")
         self._program = _start_nginx(
             room,
             "nginx.conf",
@@ -114,16 +141,72 @@ class Nginx:
             CORES=os.cpu_count() or 1,
             CERTIFICATE=ground.certificate,
             KEY=ground.certificate.with_suffix(".key"),
-            HTPASSWD=htpasswd,
+            HTPASSWD=_write_htpasswd(room, self._hash()),
         )
+
+    def _hash(self) -> str:
+        return str(apr_md5_crypt.hash(PASSWORD))
+
+    def stop(self) -> None:
+        self._program.stop()
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True)
+        return f"{done.stderr.strip().removeprefix('nginx version: ')} (recipe, {cls.scheme} hash)"
+
+
+class NginxBcrypt(Nginx):
+    """The same with regguard's password file."""
+
+    name = "nginx recipe, bcrypt"
+    scheme = f"bcrypt-{BCRYPT_COST}"
+
+    def _hash(self) -> str:
+        return _bcrypt()
+
+
+class Apache:
+    """The recipe in ``peers/httpd.conf`` with regguard's password file."""
+
+    name: ClassVar[str] = "Apache recipe, bcrypt"
+
+    def __init__(self, ground: Ground) -> None:
+        room = ground.room("apache")
+        self.port = free_port()
+        groups = room / "groups"
+        groups.write_text("pusher:\n")
+        configuration = _fill_in(
+            room,
+            "httpd.conf",
+            MODULES=_apache_modules(),
+            PORT=self.port,
+            UPSTREAM=ground.upstream_port,
+            CERTIFICATE=ground.certificate,
+            KEY=ground.certificate.with_suffix(".key"),
+            HTPASSWD=_write_htpasswd(room, _bcrypt()),
+            GROUPS=groups,
+        )
+        self._program = Program(
+            [binary("apache2"), "-d", str(room), "-f", str(configuration), "-DFOREGROUND"],
+            room / "log",
+            room,
+        )
+        self._program.wait_until("Apache to listen", lambda: accepts(self.port))
 
     def stop(self) -> None:
         self._program.stop()
 
     @staticmethod
     def version() -> str:
-        done = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True)
-        return f"{done.stderr.strip().removeprefix('nginx version: ')} (recipe, apr1 hash)"
+        done = subprocess.run([binary("apache2"), "-v"], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[0].removeprefix("Server version: ")
+
+
+def _apache_modules() -> Path:
+    """Where the modules stand: Debian's place, or that of httpd's own build."""
+    places = (Path("/usr/lib/apache2/modules"), Path("/usr/lib64/httpd/modules"))
+    return next(place for place in places if place.is_dir())
 
 
 CONTENDERS: tuple[type[Regguard] | type[Nginx], ...] = (Regguard, Nginx)
@@ -144,15 +227,21 @@ class Upstream:
         self._program.stop()
 
 
-def _start_nginx(room: Path, template: str, *, PORT: int, **places: object) -> Program:
+def _fill_in(room: Path, template: str, **places: object) -> Path:
+    """Write a peer's configuration with its ports and paths."""
     text = (PEERS / template).read_text()
-    for name, value in {"FOLDER": room, "PORT": PORT, **places}.items():
+    for name, value in {"FOLDER": room, **places}.items():
         text = text.replace(f"@{name}@", str(value))
-    if os.geteuid() == 0:
-        # Its workers would become www-data, which may not look into a temporary folder.
-        text = "user root;\n" + text
     configuration = room / template
     configuration.write_text(text)
+    return configuration
+
+
+def _start_nginx(room: Path, template: str, *, PORT: int, **places: object) -> Program:
+    configuration = _fill_in(room, template, PORT=PORT, **places)
+    if os.geteuid() == 0:
+        # Its workers would become www-data, which may not look into a temporary folder.
+        configuration.write_text("user root;\n" + configuration.read_text())
     program = Program(
         [binary("nginx"), "-p", str(room), "-c", str(configuration)], room / "log", room
     )

@@ -368,6 +368,7 @@ def test_e11_who_is_not_known_is_refused(
         guarded.authenticator.failure = failure
         client.send(request(b"GET", MANIFEST))
 
+    guarded.wait_for_held_answers()
     answer = guarded.answer_of(client)
     check_own(answer, status, code)
     assert answer.all(b"retry-after") == ([b"5"] if status == 503 else [])
@@ -482,6 +483,7 @@ def test_a_client_that_leaves_while_it_is_verified_starts_nothing(
         guarded.registry.last.send(OK)
         assert guarded.answer_of(client).body == b"ok"
     else:
+        guarded.wait_for_held_answers()
         assert guarded.answer_of(client).status in (401, 503)
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from regguard.access import Policy
 from regguard.auth.interfaces import Unauthenticated
 from regguard.auth.realm import User
-from regguard.guard import GuardResource
+from regguard.guard import HOLD, GuardResource
 from tests.relay.world import Answer, Peer, World, read_answers
 
 D = b"sha256:" + b"0123456789abcdef" * 4
@@ -25,7 +25,7 @@ class Authenticator:
         self.failure: BaseException | None = None
         self.cancelled = 0
 
-    def authenticate(self, authorization: bytes | None) -> User | Deferred[User]:
+    def authenticate(self, authorization: bytes | None, client: str) -> User | Deferred[User]:
         self.asked.append(authorization)
         if self.failure is not None:
             raise self.failure
@@ -71,10 +71,16 @@ class Guarded:
     def __init__(self, policy: Policy | None = None, realm: str = "Registry") -> None:
         self.authenticator = Authenticator()
         fake: Any = self.authenticator
-        self.guard = GuardResource(fake, policy or Policy(), realm)
-        self.world = World(self.guard, on_failure=self.guard.upstream_failed)
+        self.world = World()
+        self.guard = GuardResource(fake, policy or Policy(), realm, self.world.reactor)
+        self.world.site.resource = self.guard
+        self.world.relay.on_failure = self.guard.upstream_failed
         self.guard.relay_through(self.world.relay)
         self.registry = self.world.registry
+
+    def wait_for_held_answers(self) -> None:
+        """Let the time pass for which the guard holds an answer back."""
+        self.world.reactor.pass_time(2 * HOLD)
 
     def ask(self, octets: bytes, *methods: bytes) -> Answer:
         """Send one request over a connection of its own; its answer."""

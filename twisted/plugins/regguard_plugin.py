@@ -1,11 +1,11 @@
-"""What regguard adds to Twisted: ``twist regguard``, and ``--auth htpasswd:FILE``.
+"""What regguard adds to Twisted: ``twist regguard``, ``--auth htpasswd:FILE`` and ``ldap:URL``.
 
 Every ``twist`` program on the machine imports this file, so it imports next to nothing.
 """
 
 from twisted.application.service import ServiceMaker
 
-from regguard.auth.factory import HtpasswdCheckerFactory
+from regguard.auth.factory import DirectoryCheckerFactory, HtpasswdCheckerFactory
 
 regguard = ServiceMaker(
     "regguard",
@@ -14,3 +14,4 @@ regguard = ServiceMaker(
     "regguard",
 )
 htpasswd = HtpasswdCheckerFactory()
+ldap = DirectoryCheckerFactory()

@@ -8,6 +8,13 @@ RUN := $(VENV)/bin/python -m
 PACKAGES := ./.ci/debian-packages
 METADATA := setup.cfg setup.py pyproject.toml
 
+# Only root may run dockerd and containerd (in a container: docker run --privileged).
+ifeq ($(shell id -u),0)
+ENGINES := dockerd=docker.io docker=docker.io podman containerd ctr=containerd
+else
+PYTEST := -m 'not root'
+endif
+
 # The newest Python on PATH that runs: pyenv's shims stand there also for versions that don't.
 ifndef PYTHON
 PYTHON := $(shell for minor in 14 13 12 11 10; do \
@@ -23,8 +30,9 @@ demo: $(VENV)/installed
 	@$(VENV)/bin/regguard demo
 
 test: $(VENV)/installed-for-work
-	@$(PACKAGES) docker-registry skopeo curl htpasswd=apache2-utils
-	$(RUN) pytest $(TESTS)
+	@$(PACKAGES) docker-registry htpasswd=apache2-utils skopeo curl /usr/sbin/slapd=slapd \
+		ldapadd=ldap-utils $(ENGINES)
+	$(RUN) pytest $(PYTEST) $(TESTS)
 
 lint: $(VENV)/installed-for-work
 	$(RUN) ruff check
@@ -55,6 +63,12 @@ $(VENV)/installed: $(VENV)/bin/python $(METADATA)
 	@touch $@
 
 $(VENV)/installed-for-work: $(VENV)/installed $(METADATA)
+	@# python-ldap comes as source.
+	@$(VENV)/bin/python -c 'import ldap' 2>/dev/null || $(PACKAGES) gcc \
+		/usr/include/stdlib.h=libc6-dev /usr/include/ldap.h=libldap-dev \
+		/usr/include/sasl/sasl.h=libsasl2-dev "$$($(VENV)/bin/python -c \
+		'import sys, sysconfig; print("%s/Python.h=python%d.%d-dev" % \
+		(sysconfig.get_path("include"), *sys.version_info[:2]))')"
 	@echo "Installing the tools for tests and checks into $(VENV)"
 	@$(RUN) pip install --quiet --disable-pip-version-check --editable '.[test,dev]'
 	@touch $@

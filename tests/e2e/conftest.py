@@ -10,6 +10,7 @@ import pytest
 
 from tests.certificates import Authority, rsa_key
 from tests.e2e.programs import Ground, Guard, Registry, StartGuard
+from tests.e2e.slapd import Slapd
 
 # The cheapest that ``htpasswd -B`` makes by itself.
 BCRYPT_COST = 5
@@ -51,6 +52,14 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     registry.start()
     yield registry
     registry.stop()
+
+
+@pytest.fixture(scope="session")
+def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
+    """The real directory, up for the whole session."""
+    slapd = Slapd(tmp_path_factory.mktemp("slapd"))
+    yield slapd
+    slapd.stop()
 
 
 @pytest.fixture(scope="session")

@@ -157,9 +157,9 @@ class Ground:
         return ":".join(self.pusher)
 
 
-def twist(*words: str) -> list[str]:
+def twist(*words: str, log_format: str = "text") -> list[str]:
     """The words of ``twist regguard`` under the Python that runs the tests."""
-    return [sys.executable, "-m", "twisted", "--log-format=text", "regguard", *words]
+    return [sys.executable, "-m", "twisted", f"--log-format={log_format}", "regguard", *words]
 
 
 # What a fault that nobody handled leaves in a log.
@@ -169,7 +169,15 @@ FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.I
 class Guard:
     """``twist regguard`` on a free port, in front of ``upstream`` (a URL)."""
 
-    def __init__(self, ground: Ground, folder: Path, upstream: str, *words: str) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        folder: Path,
+        upstream: str,
+        *words: str,
+        log_format: str = "text",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.ground = ground
         self.port = free_port()
         self._looked_at = 0
@@ -177,16 +185,19 @@ class Guard:
         rest = list(words)
         if "--tls-cert" not in rest:
             rest += ["--tls-cert", str(ground.certificate)]
+        if "--auth" not in rest:
+            rest += ["--htpasswd", str(ground.htpasswd)]
         self.program = Program(
             twist(
                 *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
-                *("--htpasswd", str(ground.htpasswd)),
                 *("--groups", str(ground.groups)),
                 *("--upstream", upstream),
                 *rest,
+                log_format=log_format,
             ),
             folder / "guard.log",
             folder,
+            environment,
         )
         self.program.wait_until("the guard to listen", lambda: accepts(self.port))
 

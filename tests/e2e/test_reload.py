@@ -24,7 +24,7 @@ from regguard.auth.editing import delete_user, set_hash
 from regguard.auth.hashes import StoredHash
 from tests.e2e.clients import curl
 from tests.e2e.conftest import BCRYPT_COST
-from tests.e2e.programs import PATIENCE, Ground, Guard, Registry, binary, wait_for
+from tests.e2e.programs import PATIENCE, Ground, Guard, Registry, binary
 
 # What the README promises.
 REACTION_SECONDS = 1.0
@@ -92,7 +92,7 @@ class Loop:
         def times() -> list[float]:
             return [when for code, when in list(self.answers) if code == status and when > since]
 
-        wait_for(f"an answer {status}", lambda: bool(times()))
+        self._guard.program.wait_until(f"an answer {status}", lambda: bool(times()))
         return times()[0]
 
 
@@ -253,7 +253,9 @@ def test_sighup_reads_all_anew_at_once(own_guard: Guard) -> None:
     file.write_text("half")
     guard.wait_for_line("stays in force")
     os.kill(guard.program.pid, signal.SIGHUP)
-    wait_for("a second line", lambda: guard.program.output().count("stays in force") == 2)
+    guard.program.wait_until(
+        "a second line", lambda: guard.program.output().count("stays in force") == 2
+    )
     assert curl(guard, "/v2/", credentials=guard.ground.as_reader).status == 200
 
 
@@ -280,7 +282,7 @@ def test_e18_groups_count_from_the_next_request_on(own_guard: Guard) -> None:
 
     with within_reaction():
         groups.write_text("pusher: testuserpush testuser\n")
-        wait_for("the right to push", lambda: may_push(own_guard))
+        own_guard.program.wait_until("the right to push", lambda: may_push(own_guard))
 
     groups.write_text("pusher: testuserpush testuser\npu")
     own_guard.wait_for_line(f"{groups}:2: no colon", "stays in force")
@@ -288,7 +290,7 @@ def test_e18_groups_count_from_the_next_request_on(own_guard: Guard) -> None:
 
     with within_reaction():
         groups.write_text("pusher: testuserpush\n")
-        wait_for("no right to push", lambda: not may_push(own_guard))
+        own_guard.program.wait_until("no right to push", lambda: not may_push(own_guard))
 
 
 def test_e15_a_weak_line_keeps_the_old_version_where_weak_ones_are_refused(
@@ -320,7 +322,7 @@ def test_e15_weak_hashes_are_warned_of_once(own_guard: Guard) -> None:
         htpasswd.write("third:{SHA}GpHWL3ymc5liWkNopqtdSjuqYHM=\n")
     own_guard.wait_for_line("weak hashes", "file: third ({SHA}); ")
     os.kill(own_guard.program.pid, signal.SIGHUP)
-    wait_for("the reload", lambda: log().count("loaded anew, 3 users") == 2)
+    own_guard.program.wait_until("the reload", lambda: log().count("loaded anew, 3 users") == 2)
     assert log().count("weak hashes") == 2
 
 

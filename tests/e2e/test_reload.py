@@ -98,9 +98,16 @@ class Loop:
 
 def _status(connection: ssl.SSLSocket | socket.socket) -> int:
     """Read one answer of known length."""
+
+    def more() -> bytes:
+        piece = connection.recv(65536)
+        if not piece:
+            raise ConnectionError("the guard closed the connection")
+        return piece
+
     data = b""
     while b"\r\n\r\n" not in data:
-        data += connection.recv(65536)
+        data += more()
     head, _, body = data.partition(b"\r\n\r\n")
     (length,) = (
         int(line.partition(b":")[2])
@@ -108,7 +115,7 @@ def _status(connection: ssl.SSLSocket | socket.socket) -> int:
         if line.lower().startswith(b"content-length:")
     )
     while len(body) < length:
-        body += connection.recv(65536)
+        body += more()
     return int(head.split()[1])
 
 

@@ -8,12 +8,13 @@ The rules this file obeys:
   none but the grammar's characters, and what comes out parses to itself again.
 * The repository is what stands before the *last* endpoint words: ``a/blobs``, ``x/manifests`` and
   ``tags/list`` are good repository names (distribution's router is greedy in the same way).
-* A query means nothing but on the two endpoints where the registry acts on it: uploads and the
-  catalog. There it is read exactly as Go reads it, and whatever two readers could read
-  differently is refused. Elsewhere it passes verbatim.
+* A query means nothing but where a registry acts on it: on uploads, on the catalog, and on the
+  writing of manifests. There it is read exactly as Go reads it, and whatever two readers could
+  read differently is refused. Elsewhere it passes verbatim.
 
-Endpoints: OCI distribution-spec 1.1 (end-1 to end-13), the cancelling of an upload (end-14 of its
-main branch) and distribution's ``_catalog``.
+Endpoints: OCI distribution-spec 1.1 (end-1 to end-13), the cancelling of an upload and the tags of
+a manifest that is put by digest (end-14 and end-7b of its main branch), and distribution's
+``_catalog``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ class Access:
     ``target`` is the canonical path and query, the only form that may go upstream.
     ``reference`` is the tag, digest or upload id. ``mount_source`` is set when the request would
     take a blob from another repository (OCI end-11): then ``target`` mounts, and
-    ``target_without_mount`` starts the same upload empty.
+    ``target_without_mount`` starts the same upload empty. ``tags`` are those that the request would
+    set or take away, by the path or by ``?tag=``. ``endpoint`` is the path's word: ``manifests``,
+    ``blobs``, ``uploads``, ``tags``, ``referrers``; empty where there is no repository.
     """
 
     action: Action
@@ -44,6 +47,8 @@ class Access:
     is_upload: bool = False
     mount_source: str | None = None
     target_without_mount: bytes | None = None
+    tags: tuple[str, ...] = ()
+    endpoint: str = ""
 
 
 class Refusal(Exception):
@@ -64,15 +69,14 @@ class Refusal(Exception):
 class _Endpoint:
     """What may stand in an endpoint's last segment, and which action each method is."""
 
-    __slots__ = ("actions", "allow", "is_reference", "is_upload")
+    __slots__ = ("actions", "allow", "is_reference", "is_upload", "word")
 
-    def __init__(
-        self, actions: Mapping[bytes, Action], reference: bytes = rb"", *, is_upload: bool = False
-    ) -> None:
+    def __init__(self, word: str, actions: Mapping[bytes, Action], reference: bytes = rb"") -> None:
+        self.word = word
         self.actions = actions
         self.allow = b", ".join(actions)
         self.is_reference = re.compile(reference).fullmatch
-        self.is_upload = is_upload
+        self.is_upload = word == "uploads"
 
 
 # distribution reference/regexp.go without its optional domain ("host:5000/x"), which addresses a
@@ -89,6 +93,7 @@ _NAME_LIMIT = 255
 
 _is_name = re.compile(_COMPONENT + rb"(?:/" + _COMPONENT + rb")*").fullmatch
 _is_digest = re.compile(_DIGEST).fullmatch
+_is_tag = re.compile(_TAG).fullmatch
 # Greedy, so that the last endpoint words of the path are the ones that count.
 _split = re.compile(
     rb"/v2/([A-Za-z0-9._:=+/-]+)/(manifests|blobs|blobs/uploads|tags|referrers)/([^/]*)"
@@ -104,22 +109,23 @@ _is_query = re.compile(
 
 _READ: Mapping[bytes, Action] = {b"GET": "pull", b"HEAD": "pull"}
 
-_LOGIN = _Endpoint({b"GET": "login", b"HEAD": "login"})
-_CATALOG = _Endpoint({b"GET": "catalog", b"HEAD": "catalog"})
-_UPLOAD_START = _Endpoint({b"POST": "push"}, is_upload=True)
+_LOGIN = _Endpoint("", {b"GET": "login", b"HEAD": "login"})
+_CATALOG = _Endpoint("", {b"GET": "catalog", b"HEAD": "catalog"})
+_UPLOAD_START = _Endpoint("uploads", {b"POST": "push"})
 # Reading an upload's state is a push as well: distribution 3 answers it with a fresh signed
 # ``_state``, which is all that writing takes.
 _UPLOAD = _Endpoint(
-    dict.fromkeys((b"GET", b"HEAD", b"PATCH", b"PUT", b"DELETE"), "push"),
-    _UPLOAD_ID,
-    is_upload=True,
+    "uploads", dict.fromkeys((b"GET", b"HEAD", b"PATCH", b"PUT", b"DELETE"), "push"), _UPLOAD_ID
+)
+_MANIFEST = _Endpoint(
+    "manifests", {**_READ, b"PUT": "push", b"DELETE": "delete"}, _TAG + rb"|" + _DIGEST
 )
 _ENDPOINTS = {
-    b"manifests": _Endpoint({**_READ, b"PUT": "push", b"DELETE": "delete"}, _TAG + rb"|" + _DIGEST),
-    b"blobs": _Endpoint({**_READ, b"DELETE": "delete"}, _DIGEST),
+    b"manifests": _MANIFEST,
+    b"blobs": _Endpoint("blobs", {**_READ, b"DELETE": "delete"}, _DIGEST),
     b"blobs/uploads": _UPLOAD,
-    b"tags": _Endpoint(_READ, rb"list"),
-    b"referrers": _Endpoint(_READ, _DIGEST),
+    b"tags": _Endpoint("tags", _READ, rb"list"),
+    b"referrers": _Endpoint("referrers", _READ, _DIGEST),
 }
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE")
 
@@ -132,6 +138,11 @@ _MOUNT_KEYS = frozenset((b"mount", b"from", b"origin"))
 _CATALOG_LIMIT = 1000
 _is_page_size = re.compile(rb"[0-9]{1,4}").fullmatch
 _is_page_start = re.compile(rb"[a-z0-9._/-]{0,255}").fullmatch
+
+
+def is_repository(name: str) -> bool:
+    """Whether a repository can have this name."""
+    return len(name) <= _NAME_LIMIT and name.isascii() and bool(_is_name(name.encode()))
 
 
 def parse_access(method: bytes, target: bytes) -> Access:
@@ -159,7 +170,10 @@ def parse_access(method: bytes, target: bytes) -> Access:
         target = path + b"?" + query
     else:
         target = path
-    return Access(action, repository, reference, target, endpoint.is_upload)
+    tags = _tags(reference, query) if endpoint is _MANIFEST and action != "pull" else ()
+    return Access(
+        action, repository, reference, target, endpoint.is_upload, None, None, tags, endpoint.word
+    )
 
 
 def _locate(path: bytes) -> tuple[_Endpoint, bytes, str, str]:
@@ -222,8 +236,29 @@ def _upload(
         if _is_digest(digest) and len(source) <= _NAME_LIMIT and _is_name(source):
             mount = [_pair(b"mount", digest), _pair(b"from", source)]
             target = _with_query(path, others + mount + origin)
-            return Access("push", repository, reference, target, True, source.decode(), plain)
-    return Access("push", repository, reference, plain, True)
+            return Access(
+                "push", repository, reference, target, True, source.decode(), plain, (), "uploads"
+            )
+    return Access("push", repository, reference, plain, True, None, None, (), "uploads")
+
+
+def _tags(reference: str, query: bytes) -> tuple[str, ...]:
+    """The tags that a manifest's writing or deletion is about (end-7a, end-7b, end-9).
+
+    Go's ``Query()["tag"]`` takes every value; a tag needs no encoding, so an encoded one is there
+    to be read in two ways.
+    """
+    tags = [] if ":" in reference else [reference]
+    for pair in query.split(b"&") if query else ():
+        raw_key, _, value = pair.partition(b"=")
+        key = _unquote(raw_key)
+        if b";" in pair or (key == b"tag" and raw_key != key):
+            raise _malformed("an ambiguous query of a manifest")
+        if key == b"tag":
+            if not _is_tag(value):
+                raise Refusal(400, "TAG_INVALID", "tag must be a tag, spelled without encoding")
+            tags.append(value.decode())
+    return tuple(dict.fromkeys(tags))
 
 
 def _check_catalog_page(query: bytes) -> None:

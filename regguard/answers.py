@@ -37,6 +37,12 @@ def error(
     return Answer(status, body, _FIXED + more_fields)
 
 
+def document(content: object, *more_fields: bytes) -> Answer:
+    """A 200 with JSON, as the registry itself would write it."""
+    body = json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
+    return Answer(200, body, _FIXED + more_fields)
+
+
 def challenge(realm: str) -> Answer:
     """The 401 for everybody who is not (yet) known; RFC 7617 section 2.
 

@@ -1,16 +1,22 @@
 """``regguard check``: what ``twist regguard`` would find with the same words.
 
-With ``--passwords`` also who has what kind of hash, and how users and groups fit together.
+With ``--passwords`` also who has what kind of hash, and how users and groups fit together. With
+``--expect`` instead whether the rules say what a table of requests expects of them.
 """
 
 from __future__ import annotations
 
+import shlex
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from twisted.python import usage
+
 from regguard import service
 from regguard.auth.htpasswd import HtpasswdChecker
+from regguard.explain import Judge
 
 
 class Options(service.Options):
@@ -25,14 +31,77 @@ class Options(service.Options):
     optFlags: tuple[list[str | None], ...] = (
         ["passwords", None, "Report on password files: weak hashes, and users without groups."],
     )
+    optParameters: tuple[list[str | None], ...] = (
+        [
+            "expect",
+            None,
+            None,
+            "Only try the rules, on a file of lines `USER METHOD PATH allow|deny`.",
+        ],
+    )
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Check, print, and end the program."""
         super().parseOptions(["--check", *(options or ())])
 
+    def serves(self) -> bool:
+        """Rules can be tried where there are no certificates."""
+        return self["expect"] is None
+
+    def look(self) -> None:
+        """Look at everything, or only try the rules."""
+        if self["expect"] is None:
+            super().look()
+        else:
+            self._expected = try_expectations(Judge(self.settings), self["expect"])
+
     def report(self) -> list[str]:
         """What ``--check`` says, and what ``--passwords`` adds."""
+        if self["expect"] is not None:
+            return [f"{self['expect']}: all {self._expected} lines are as expected"]
         return [*super().report(), *(password_report(self.parts) if self["passwords"] else ())]
+
+
+def try_expectations(judge: Judge, path: str) -> int:
+    """Print what is not as the table expects it; return the number of its lines.
+
+    :raises usage.UsageError: when a line is not as expected, or is none.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise usage.UsageError(f"--expect {path}: cannot be read ({why})") from None
+    tried = wrong = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        words = _words(f"{path}:{number}", line)
+        if not words:
+            continue
+        *request, expected = words
+        verdict = judge.verdict(*request)
+        tried += 1
+        if verdict.allowed != (expected == "allow"):
+            wrong += 1
+            sys.stdout.write(f"{path}:{number}: not {expected}: {line.strip()}\n")
+            sys.stdout.write("".join(f"  {each}\n" for each in verdict.lines))
+    if not tried:
+        raise usage.UsageError(f"--expect {path}: no lines; write {_LINE}")
+    if wrong:
+        raise usage.UsageError(f"{wrong} of {tried} lines of {path} are not as expected")
+    return tried
+
+
+_LINE = "USER METHOD PATH allow, or deny at the end"
+
+
+def _words(where: str, line: str) -> list[str]:
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise usage.UsageError(f"{where}: {error}") from None
+    if words and (len(words) != 4 or words[3] not in ("allow", "deny")):
+        raise usage.UsageError(f"{where}: write {_LINE}")
+    return words
 
 
 def password_report(parts: service.Parts) -> list[str]:

@@ -136,6 +136,23 @@ def _add_check(commands: _SubParsers) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_explain(commands: _SubParsers) -> None:
+    def run(words: argparse.Namespace) -> int:
+        from regguard import explain
+
+        return explain.run(words.words)
+
+    parser = commands.add_parser(
+        "explain",
+        help="say whether a user's request would be allowed, and by which rule",
+        # As with check.
+        add_help=False,
+        prefix_chars="\0",
+    )
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="regguard",
@@ -147,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_passwd(commands)
     _add_check(commands)
+    _add_explain(commands)
     return parser
 
 

@@ -2,30 +2,26 @@
 
 The command line wins over the file.  Every error is a ``usage.UsageError`` of one line that
 names the option (and the file it stands in) and the cure.  Nothing here opens a file but the
-TOML one: what the names in the words stand for is loaded by ``service``.
+TOML one (taken apart by ``configuration``): what the names in the words stand for is loaded by
+``service``.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.strcred import AuthOptionMixin
 from twisted.python import usage
 
 from regguard import __version__
-from regguard.access import Who
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from regguard.access import Freeze, Policy, Rule, Who
+from regguard.configuration import REPOSITORY, Configuration, known, strings, switch
 
 DEFAULT_LISTEN = "tcp:5043"
 DEFAULT_UPSTREAM = "http://127.0.0.1:5000"
@@ -45,8 +41,10 @@ class Settings:
     ``auth`` holds ``TYPE[:ARG]`` specifications in the order in which they are asked;
     ``certificates`` pairs of chain and key (None: look beside the chain), empty for plain HTTP;
     ``throttle`` how many wrong passwords within how long, None for no limit;
-    ``groups`` None where the default file may be missing and is; ``said`` the names of the
-    options that did not keep their defaults.
+    ``groups`` None where the default file may be missing and is; ``rules`` the ``[[repository]]``
+    tables; ``freeze`` why nobody may write, ``freeze_file`` a file that says so while it is there;
+    ``said`` where the options that did not keep their defaults were said: ``FILE:LINE``, or
+    "command line".
     """
 
     listen: tuple[str, ...]
@@ -62,18 +60,42 @@ class Settings:
     push: Who
     delete: Who
     catalog: Who
+    rules: tuple[Rule, ...]
+    hide: bool
+    freeze: str | None
+    freeze_file: Path | None
     realm: str
     public_url: str | None
     read_timeout: float
     drain_timeout: float
     access_log: str
     access_log_format: str
-    said: frozenset[str]
+    said: Mapping[str, str]
     check: bool
 
+    def __str__(self) -> str:
+        """What log lines tell of a file's settings."""
+        return f"{len(self.rules)} [[{REPOSITORY}]] table{'' if len(self.rules) == 1 else 's'}"
+
+    def policy(self) -> Policy:
+        """Who may do what, by these words."""
+        freeze = None
+        if self.freeze is not None:
+            freeze = Freeze(self.freeze, f"{self.said['freeze']}: freeze")
+        return Policy(
+            *(self.pull, self.push, self.delete, self.catalog),
+            self.rules,
+            hide=self.hide,
+            freeze=freeze,
+            said=self.said,
+        )
+
+
+POLICY_FIELDS = ("pull", "push", "delete", "catalog", "rules", "hide", "freeze", "said")
+"""The settings that a running daemon takes over from a changed file."""
 
 _LISTS = ("listen", "tls-cert", "tls-key", "auth")
-_SWITCHES = ("no-tls",)
+_SWITCHES = ("no-tls", "hide")
 _NUMBERS = ("read-timeout", "drain-timeout")
 _TEXTS = (
     "upstream",
@@ -86,6 +108,8 @@ _TEXTS = (
     "push",
     "delete",
     "catalog",
+    "freeze",
+    "freeze-file",
     "realm",
     "public-url",
     "access-log",
@@ -108,9 +132,10 @@ class Options(usage.Options, AuthOptionMixin):
     supportedInterfaces = (IUsernamePassword,)
     optFlags: tuple[list[str | None], ...] = (
         ["no-tls", None, "Plain HTTP: only behind something that terminates TLS."],
+        ["hide", None, "Who may not pull a repository gets the answer for a missing one."],
         ["check", None, "Check every file named, print what was found, and exit."],
     )
-    optParameters = (
+    optParameters: tuple[list[str | None], ...] = (
         ["config", "c", None, "TOML file with the same names; the command line wins."],
         ["upstream-ca", None, None, "Trust this CA (PEM) for an https:// upstream."],
         [
@@ -130,6 +155,8 @@ class Options(usage.Options, AuthOptionMixin):
         ["push", None, None, "Who may push [default: group:pusher]."],
         ["delete", None, None, "Who may delete [default: group:pusher]."],
         ["catalog", None, None, "Who may list all repositories [default: valid-user]."],
+        ["freeze", None, None, "Refuse every push and delete, for the reason given here."],
+        ["freeze-file", None, None, "The same while this file is there; it holds the reason."],
         ["realm", None, None, "Realm of the challenge [default: Registry]."],
         ["public-url", None, None, "Origin that clients use, where it differs from Host."],
         ["read-timeout", None, None, "Longest silence of the registry, seconds [default: 900]."],
@@ -187,85 +214,117 @@ class Options(usage.Options, AuthOptionMixin):
         sys.stdout.write(f"regguard {__version__}\n")
         raise SystemExit(0)
 
+    def serves(self) -> bool:
+        """Whether the words are for a daemon, which needs a certificate."""
+        return True
+
     def parseArgs(self, *words: str) -> None:
         """Nothing but options is understood."""
         if words:
             raise usage.UsageError(f"{words[0]}: is no option; options begin with --, see --help")
 
     def postOptions(self) -> None:
-        """Merge the file in, check the words, make ``settings``."""
-        words = self._words_of_file()
+        """Read the file, merge it in, check the words, make ``settings``."""
+        path = self["config"]
+        data = None
+        if path is not None:
+            try:
+                data = Path(path).read_bytes()
+            except OSError as error:
+                raise usage.UsageError(
+                    f"--config {path}: cannot be read ({error.strerror}); "
+                    "check the path and its mode"
+                ) from None
+        self.settings = self.settings_with(data)
+
+    def settings_with(self, data: bytes | None) -> Settings:
+        """The settings, if this is what the TOML file holds.
+
+        :raises usage.UsageError: with the cure.
+        """
+        words: _Words = {}
+        rules: tuple[Rule, ...] = ()
+        if data is not None:
+            try:
+                configuration = Configuration(data, self["config"])
+                words = _words_of(configuration)
+                rules = configuration.rules()
+            except ValueError as error:
+                raise usage.UsageError(str(error)) from None
         for name in (*_NUMBERS, *_TEXTS):
             if self.get(name) is not None:
-                words[name] = (f"--{name}", self[name])
+                words[name] = _said_here(name, self[name])
         for name in _LISTS:
             if name in self._lists:
-                words[name] = (f"--{name}", self._lists[name])
+                words[name] = _said_here(name, self._lists[name])
+        if self["hide"]:
+            words["hide"] = _said_here("hide", True)
         if "auth" in self._lists:
             words.pop("htpasswd", None)
         if "tls-cert" in self._lists:
-            words["tls-key"] = ("--tls-key", self._keys)
+            words["tls-key"] = _said_here("tls-key", self._keys)
             words.pop("no-tls", None)
         if self["no-tls"]:
-            words["no-tls"] = ("--no-tls", True)
+            words["no-tls"] = _said_here("no-tls", True)
             if "tls-cert" not in self._lists:
                 words.pop("tls-cert", None)
-        self.settings = _settings(words, bool(self["check"]))
-
-    def _words_of_file(self) -> _Words:
-        path = self["config"]
-        if path is None:
-            return {}
-        try:
-            with Path(path).open("rb") as file:
-                table = tomllib.load(file)
-        except OSError as error:
-            raise usage.UsageError(
-                f"--config {path}: cannot be read ({error.strerror}); check the path and its mode"
-            ) from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise usage.UsageError(f"{path}: is no TOML: {error}") from None
-        return {name: (f"{path}: {name}", _checked(path, name, table[name])) for name in table}
+        return _settings(words, rules, bool(self["check"]), self.serves())
 
 
-_Words = dict[str, tuple[str, Any]]
-"""Option name to where it was said (for errors) and what was said."""
+class _Word(NamedTuple):
+    """What was said for one option: where, for errors and for rules, and the value."""
+
+    where: str
+    place: str
+    value: Any
 
 
-def _checked(path: str, name: str, value: Any) -> Any:
-    """The value of a TOML key, if key and type are known."""
-    if name not in _KEYS:
-        near = difflib.get_close_matches(name, _KEYS, 1)
-        cure = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(_KEYS))}"
-        raise usage.UsageError(f"{path}: {name}: unknown key; {cure}")
+_Words = dict[str, _Word]
+
+
+def _said_here(name: str, value: Any) -> _Word:
+    return _Word(f"--{name}", "command line", value)
+
+
+def _words_of(configuration: Configuration) -> _Words:
+    """The words of a file; raises ValueError for keys and types that are not known."""
+    words = {}
+    for name, value in configuration.table.items():
+        place = configuration.place(name)
+        known(name, (*_KEYS, REPOSITORY), place)
+        if name != REPOSITORY:
+            where = f"{place}: {name}"
+            try:
+                words[name] = _Word(where, place, _checked(name, value))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+    return words
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a TOML key, if its type is right; raises ValueError."""
     if name in _LISTS:
-        values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(each, str) for each in values):
-            raise usage.UsageError(
-                f"{path}: {name}: takes a string or a list of strings, not an empty one"
-            )
-        return values
+        return strings(value)
     if name in _SWITCHES:
-        if not isinstance(value, bool):
-            raise usage.UsageError(f"{path}: {name}: takes true or false")
-    elif name in _NUMBERS:
+        return switch(value)
+    if name in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise usage.UsageError(f"{path}: {name}: takes a number of seconds")
+            raise ValueError("takes a number of seconds")
     elif not isinstance(value, str):
-        raise usage.UsageError(f"{path}: {name}: takes a string")
+        raise ValueError("takes a string")
     return value
 
 
-def _settings(words: _Words, check: bool) -> Settings:
+def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool) -> Settings:
     def said(name: str, default: Any = None) -> Any:
-        return words[name][1] if name in words else default
+        return words[name].value if name in words else default
 
     def convert(name: str, default: Any, conversion: Callable[[Any], Any]) -> Any:
-        where, value = words.get(name, (f"--{name}", default))
+        word = words.get(name) or _said_here(name, default)
         try:
-            return conversion(value)
+            return conversion(word.value)
         except ValueError as error:
-            raise usage.UsageError(f"{where}: {error}") from None
+            raise usage.UsageError(f"{word.where}: {error}") from None
 
     auth = list(said("auth", []))
     if "htpasswd" in words:
@@ -276,9 +335,11 @@ def _settings(words: _Words, check: bool) -> Settings:
     if groups is None and Path(DEFAULT_GROUPS).exists():
         groups = DEFAULT_GROUPS
     upstream_ca = said("upstream-ca")
+    freeze = said("freeze")
+    freeze_file = said("freeze-file")
     return Settings(
         listen=tuple(said("listen", [DEFAULT_LISTEN])),
-        certificates=_certificates(words),
+        certificates=_certificates(words) if serves else (),
         upstream=said("upstream", DEFAULT_UPSTREAM),
         upstream_ca=Path(upstream_ca) if upstream_ca is not None else None,
         auth=tuple(auth),
@@ -289,22 +350,26 @@ def _settings(words: _Words, check: bool) -> Settings:
         push=convert("push", "group:pusher", Who.parse),
         delete=convert("delete", "group:pusher", Who.parse),
         catalog=convert("catalog", "valid-user", Who.parse),
+        rules=rules,
+        hide=said("hide", False),
+        freeze=convert("freeze", freeze, _reason) if freeze is not None else None,
+        freeze_file=Path(freeze_file) if freeze_file is not None else None,
         realm=convert("realm", "Registry", _one_line),
         public_url=said("public-url"),
         read_timeout=convert("read-timeout", 900, _seconds),
         drain_timeout=convert("drain-timeout", 900, _seconds),
         access_log=said("access-log", "-"),
         access_log_format=convert("access-log-format", "combined", _one_of(LOG_FORMATS)),
-        said=frozenset(words),
+        said={name: word.place for name, word in words.items()},
         check=check,
     )
 
 
 def _certificates(words: _Words) -> tuple[tuple[Path, Path | None], ...]:
-    if "no-tls" in words and words["no-tls"][1]:
+    if "no-tls" in words and words["no-tls"].value:
         if "tls-cert" in words:
             raise usage.UsageError(
-                f"{words['no-tls'][0]}: contradicts {words['tls-cert'][0]}; say one of them"
+                f"{words['no-tls'].where}: contradicts {words['tls-cert'].where}; say one of them"
             )
         return ()
     if "tls-cert" not in words:
@@ -312,8 +377,8 @@ def _certificates(words: _Words) -> tuple[tuple[Path, Path | None], ...]:
             "--tls-cert: missing; name the certificate chain (PEM), or say --no-tls where "
             "something in front of regguard terminates TLS"
         )
-    chains = words["tls-cert"][1]
-    where, keys = words.get("tls-key", ("", []))
+    chains = words["tls-cert"].value
+    where, _, keys = words.get("tls-key") or _said_here("tls-key", [])
     if len(keys) > len(chains):
         raise usage.UsageError(f"{where}: more keys than certificates; give each chain one key")
     keys = [*keys, *[None] * (len(chains) - len(keys))]
@@ -353,6 +418,12 @@ def _throttle(value: str) -> tuple[int, float] | None:
         f"{value!r} is no throttle; write tries/time with s, m or h, such as {DEFAULT_THROTTLE} "
         f"(at most {_MOST_TRIES} in 24h), or off"
     )
+
+
+def _reason(value: str) -> str:
+    if not value.strip():
+        raise ValueError("say why; everybody who pushes reads it")
+    return _one_line(value)
 
 
 def _one_line(value: str) -> str:

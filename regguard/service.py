@@ -11,8 +11,8 @@ import errno
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,10 +30,10 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from regguard import __version__, options
-from regguard.access import Policy
+from regguard.access import Freeze, Policy, Who
 from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.files import FileError, FileWatcher
+from regguard.auth.files import FileError, FileWatcher, MarkerFile, WatchedFile
 from regguard.auth.interfaces import (
     IGroupSource,
     IHostedChecker,
@@ -54,7 +54,7 @@ from regguard.front.certificates import load as load_certificate
 from regguard.front.listening import listen, takes_tls_on_socket
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile
-from regguard.options import Settings
+from regguard.options import POLICY_FIELDS, Settings
 from regguard.relay import Origin, Relay, Upstream
 from regguard.relay.headers import origin_of
 from regguard.relay.upstream import Address, endpoint_for
@@ -76,6 +76,8 @@ class Parts:
     """What the settings' words stand for, loaded and checked."""
 
     settings: Settings
+    config: WatchedFile[Settings] | None
+    freeze: MarkerFile | None
     certificates: tuple[Certificate, ...]
     upstream: Address
     trust_root: Any
@@ -94,6 +96,12 @@ class Parts:
             "groups by " + (f"{groups.path}: {groups.content}" if groups else "no file"),
             "; ".join(f"{action}: {getattr(settings, action).text}" for action in _ACTIONS),
         ]
+        if settings.rules:
+            lines.append(
+                f"repositories by {self.config.path if self.config else 'rules'}: {settings}"
+            )
+        if settings.freeze is not None or (self.freeze and self.freeze.text is not None):
+            lines.append("frozen: nobody may push or delete")
         lines += [f"certificate {certificate}" for certificate in self.certificates]
         return lines
 
@@ -106,8 +114,11 @@ def _described(checker: ICredentialsChecker) -> str:
     return str(checker) if IServedChecker.providedBy(checker) else type(checker).__name__
 
 
-def load(settings: Settings) -> Parts:
-    """Open and check everything that the settings name; raises usage.UsageError."""
+def load(settings: Settings, config: WatchedFile[Settings] | None = None) -> Parts:
+    """Open and check everything that the settings name; raises usage.UsageError.
+
+    ``config`` is the file that the settings come from, if it is one that can change.
+    """
     certificates = []
     for chain, key in settings.certificates:
         try:
@@ -125,13 +136,17 @@ def load(settings: Settings) -> Parts:
             origin = origin_of(settings.public_url)
         except ValueError as error:
             raise usage.UsageError(f"--public-url {settings.public_url}: {error}") from None
-    try:
-        groups = Groups(str(settings.groups) if settings.groups is not None else None)
-    except FileError as error:
-        raise usage.UsageError(f"--groups {error}") from None
+    groups = load_groups(settings)
     checkers = tuple(_checker(specification) for specification in settings.auth)
+    unknown = list(_unknown_groups(settings, groups, checkers))
+    for group in unknown:
+        if group.said:
+            raise usage.UsageError(f"{group.complaint}; {group.cure}")
+    freeze = settings.freeze_file
     return Parts(
         settings,
+        config,
+        None if freeze is None else MarkerFile(str(freeze)),
         tuple(certificates),
         upstream,
         _trust_root(settings, upstream),
@@ -139,11 +154,27 @@ def load(settings: Settings) -> Parts:
         checkers,
         groups,
         (
-            *_unknown_groups(settings, groups, checkers),
+            *map(str, unknown),
             *_weak_hashes(settings, checkers),
             *_passwords_in_the_open(settings, checkers),
         ),
     )
+
+
+def load_groups(settings: Settings) -> Groups:
+    """The groups file that the settings name, or none; raises usage.UsageError."""
+    try:
+        return Groups(str(settings.groups) if settings.groups is not None else None)
+    except FileError as error:
+        raise usage.UsageError(f"--groups {error}") from None
+
+
+def policy_of(settings: Settings, marker: MarkerFile | None) -> Policy:
+    """Who may do what now, by the settings and by the file that may freeze the registry."""
+    policy = settings.policy()
+    if policy.freeze is None and marker is not None and marker.text is not None:
+        policy.freeze = Freeze(marker.text or "no reason given", f"freeze-file {marker.path}")
+    return policy
 
 
 def _without_password(url: str) -> str:
@@ -237,28 +268,48 @@ def _passwords_in_the_open(
     return tuple(warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class _UnknownGroup:
+    """A group in the rules that no file knows; ``said``: by the operator, not by default."""
+
+    action: str
+    complaint: str
+    cure: str
+    said: bool
+
+    def __str__(self) -> str:
+        return f"{self.complaint}, so nobody may {self.action} by it; {self.cure}"
+
+
 def _unknown_groups(
     settings: Settings, groups: Groups, checkers: Sequence[ICredentialsChecker]
-) -> tuple[str, ...]:
-    """Groups in the rules that no file knows: an error where said, a warning by default.
+) -> Iterator[_UnknownGroup]:
+    """Groups that the rules name and no file knows.
 
     Where a checker supplies groups as well, nobody can say which ones there are.
     """
     if any(IGroupSource.providedBy(checker) for checker in checkers):
-        return ()
-    warnings = []
-    for option in _ACTIONS:
-        for group in sorted(getattr(settings, option).groups - set(groups.table.members)):
+        return
+    named: list[tuple[str, str, Who, bool]] = []
+    for action in _ACTIONS:
+        place = settings.said.get(action, "command line")
+        where = f"--{action}" if place == "command line" else f"{place}: {action}"
+        named.append((action, where, getattr(settings, action), action in settings.said))
+    for rule in settings.rules:
+        for action in ("pull", "push", "delete"):
+            who = getattr(rule, action)
+            if who is not None:
+                named.append((action, f"{rule.said[action]}: {action}", who, True))
+    known = groups.table.members.keys()
+    for action, where, who, said in named:
+        for group in sorted(who.groups - known):
             if groups.file is None:
-                what = f"--{option} group:{group}: there is no groups file"
+                what = f"{where} group:{group}: there is no groups file"
                 cure = f"write '{group}: USER' into auth/groups, or name a file with --groups"
             else:
-                what = f"--{option} group:{group}: no such group in {groups.file.path}"
+                what = f"{where} group:{group}: no such group in {groups.file.path}"
                 cure = f"add a line '{group}: USER' to it"
-            if option in settings.said:
-                raise usage.UsageError(f"{what}; {cure}")
-            warnings.append(f"{what}, so nobody may {option}; {cure}")
-    return tuple(warnings)
+            yield _UnknownGroup(action, what, cure, said)
 
 
 class Options(options.Options):
@@ -273,13 +324,34 @@ class Options(options.Options):
         """Parse and load; ends the program for a mistake and for ``--check``."""
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
-            self.parts = load(self.settings)
+            self.look()
         except usage.UsageError as error:
             sys.stderr.write(f"regguard: {error}\n")
             raise SystemExit(FAILED_STATUS if self.get("check") else USAGE_STATUS) from None
         if self.settings.check:
             sys.stdout.write("".join(f"{line}\n" for line in self.report()))
             raise SystemExit(0)
+
+    def look(self) -> None:
+        """Look at everything that the words name; raises usage.UsageError."""
+        config = self._config()
+        self.parts = load(config.content if config else self.settings, config)
+
+    def _config(self) -> WatchedFile[Settings] | None:
+        """The TOML file for the daemon to watch; a pipe, say, can't be read a second time."""
+        path = self["config"]
+        if path is None or not Path(path).is_file():
+            return None
+        try:
+            return WatchedFile(path, self._settings_of)
+        except FileError as error:
+            raise usage.UsageError(f"--config {error}") from None
+
+    def _settings_of(self, data: bytes, path: str) -> Settings:
+        try:
+            return self.settings_with(data)
+        except usage.UsageError as error:
+            raise FileError(str(error)) from None
 
     def report(self) -> list[str]:
         """What ``--check`` says."""
@@ -294,7 +366,7 @@ class Guard(MultiService):
         self.setName("regguard")
         self._parts = parts
         self._reactor = reactor
-        settings = parts.settings
+        settings = self._settings = parts.settings
         threads = VerificationThreads(reactor)
         self._watcher = FileWatcher(
             reactor,
@@ -311,11 +383,17 @@ class Guard(MultiService):
                 served.serve(reactor).setServiceParent(self)
         if parts.groups.file is not None:
             self._watcher.watch(parts.groups.file)
-        policy = Policy(settings.pull, settings.push, settings.delete, settings.catalog)
+        if parts.config is not None:
+            parts.config.replaced = self._reconfigured
+            self._watcher.watch(parts.config)
+        if parts.freeze is not None:
+            parts.freeze.changed = self._freeze_changed
+            self._watcher.watch(parts.freeze)
         audit = Audit(reactor)
         audit.setServiceParent(self)
         throttle = None if settings.throttle is None else Throttle(*settings.throttle, reactor)
         authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor, audit, throttle)
+        policy = policy_of(settings, parts.freeze)
         self._resource = GuardResource(authenticator, policy, settings.realm, reactor)
         upstream = Upstream(
             parts.upstream, endpoint_for(parts.upstream, reactor, parts.trust_root), reactor
@@ -333,6 +411,31 @@ class Guard(MultiService):
         self._access_log: AccessLog | None = None
         self._sites: list[Site] = []
         self._ports: list[IListeningPort] = []
+
+    def _freeze_changed(self, text: str | None) -> None:
+        self._renew_policy()
+        path = self._settings.freeze_file
+        if text is None:
+            _LOG.info("{path} is gone: no longer frozen by it", path=path)
+        else:
+            _LOG.warn("frozen by {path}: nobody may push or delete: {text}", path=path, text=text)
+
+    def _renew_policy(self) -> None:
+        self._resource.policy = policy_of(self._settings, self._parts.freeze)
+
+    def _reconfigured(self, before: Settings, after: Settings) -> None:
+        """Take over what may change while the daemon runs; say what may not."""
+        self._settings = after
+        self._renew_policy()
+        for group in _unknown_groups(after, self._parts.groups, self._parts.checkers):
+            _LOG.warn("{warning}", warning=str(group))
+        for name in sorted({each.name for each in fields(Settings)} - set(POLICY_FIELDS)):
+            if getattr(before, name) != getattr(after, name):
+                _LOG.warn(
+                    "{path}: {name} changed; that takes a restart",
+                    path=str(self._parts.config and self._parts.config.path),
+                    name=name.replace("_", "-"),
+                )
 
     def startService(self) -> None:
         """Open the log and listen; ends the program with one line where that fails."""

@@ -67,7 +67,7 @@ def test_a_configuration_file_is_read(check: Check, tmp_path: Path) -> None:
     assert "guarding http://127.0.0.1:7\n" in check("-c", "regguard.toml").stdout
 
     (tmp_path / "regguard.toml").write_text('no-tls = true\nminimum-hash = "strong"\n')
-    assert "regguard.toml: minimum-hash: 'strong' is none of any, bcrypt" in (
+    assert "regguard.toml:2: minimum-hash: 'strong' is none of any, bcrypt" in (
         check("-c", "regguard.toml").stderr
     )
 

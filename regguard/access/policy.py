@@ -200,6 +200,7 @@ class Policy:
         "catalog",
         "delete",
         "freeze",
+        "hides",
         "pull",
         "push",
     )
@@ -233,6 +234,8 @@ class Policy:
         rights["login"] = _Right(_VALID_USER, "login = valid-user")
         self._everywhere = _Ruling(rights, hide)
         self._rulings = tuple(self._ruling(rule) for rule in rules)
+        #: Whether there is any repository that answers to some as if it were missing.
+        self.hides = any(ruling.hide for ruling in (self._everywhere, *self._rulings))
         self._matcher = Matcher(
             (number, pattern) for number, rule in enumerate(rules) for pattern in rule.match
         )

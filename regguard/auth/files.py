@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredLock
@@ -78,7 +78,7 @@ class WatchedFile(Generic[T]):
     ) -> None:
         self.path = path
         self._parse = parse
-        self._replaced = replaced
+        self.replaced = replaced
         reading = self._read()
         if reading.content is None:
             raise FileError(reading.fault)
@@ -114,8 +114,8 @@ class WatchedFile(Generic[T]):
             self.fault = None
             before, self.content = self.content, reading.content
             self._log.info("{path}: loaded anew, {content}", path=self.path, content=self.content)
-            if self._replaced is not None:
-                self._replaced(before, self.content)
+            if self.replaced is not None:
+                self.replaced(before, self.content)
 
     def _signature(self) -> tuple[int, ...] | str:
         try:
@@ -147,6 +147,45 @@ class WatchedFile(Generic[T]):
             return _Reading(version, content=self._parse(data, self.path))
         except FileError as error:
             return _Reading(version, fault=str(error))
+
+
+class MarkerFile:
+    """A file that says something by being there, and why by its text.
+
+    What is there and cannot be read counts, too: who put it there meant it.
+
+    :param changed: called with each new text, or None when the file is gone.
+    """
+
+    # More is no reason but a mistake.
+    _LIMIT = 1000
+
+    def __init__(self, path: str, changed: Callable[[str | None], object] | None = None) -> None:
+        self.path = path
+        self.changed = changed
+        #: The text in one line, empty for an empty file; None while there is no file.
+        self.text = self.look()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.path}>"
+
+    def look(self, *, anew: bool = False) -> str | None:
+        """What stands in the file now; blocks, for a thread."""
+        try:
+            with open(self.path, "rb", opener=_open_at_once) as file:
+                text = file.read(self._LIMIT).decode("utf-8", "replace")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            return f"{self.path}: {_reason(error)}"
+        return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+    def adopt(self, text: str | None) -> None:
+        """Take over what :meth:`look` brought; for the thread that uses the text."""
+        if text != self.text:
+            self.text = text
+            if self.changed is not None:
+                self.changed(text)
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -196,6 +235,16 @@ class InThread(Protocol):
     def __call__(self, function: Callable[[], T], /) -> Deferred[T]: ...
 
 
+class Watched(Protocol):
+    """What a :class:`FileWatcher` looks at: :meth:`look` in a thread, then :meth:`adopt`."""
+
+    path: str
+
+    def look(self, *, anew: bool = False) -> Any: ...
+
+    def adopt(self, reading: Any, /) -> None: ...
+
+
 class FileWatcher(Service):
     """Keeps files up to date while it runs.
 
@@ -207,15 +256,15 @@ class FileWatcher(Service):
 
     def __init__(self, clock: IReactorTime, in_thread: InThread) -> None:
         self._in_thread = in_thread
-        self._files: list[WatchedFile[object]] = []
+        self._files: list[Watched] = []
         # A file on a network may answer late: one look at a time.
         self._one_at_a_time = DeferredLock()
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
 
-    def watch(self, file: WatchedFile[T]) -> None:
+    def watch(self, file: Watched) -> None:
         """Keep this file up to date, too."""
-        self._files.append(file)  # type: ignore[arg-type]
+        self._files.append(file)
 
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]

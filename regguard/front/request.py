@@ -40,6 +40,7 @@ class Request:
         "head",
         "head_bytes_in",
         "head_bytes_out",
+        "incident",
         "secure",
         "status",
         "user_name",
@@ -53,6 +54,8 @@ class Request:
         self.client = channel.client
         self.secure = channel.site.secure
         self.user_name: str | None = None
+        #: The id of a denial, by which the access log can be searched.
+        self.incident: str | None = None
         self.when_gone: Callable[[str], None] | None = None
         self.status = 0
         self.head_bytes_in = head_bytes

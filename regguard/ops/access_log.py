@@ -2,7 +2,9 @@
 
 ``common``, ``combined`` and ``combinedio`` are those of ``mod_log_config`` and ``mod_logio``, so
 whatever reads Apache's logs reads ours.  A request that the client left before its answer has
-nginx's status 499; one without a parsable head has the request line ``-``.
+nginx's status 499; one without a parsable head has the request line ``-``.  The second field, which
+was meant for identd (RFC 1413) and is ``-`` everywhere, holds the id of the incident when a
+request was denied.
 """
 
 from __future__ import annotations
@@ -132,8 +134,10 @@ class AccessLog:
         name = b"-"
         if request.user_name is not None:
             name = _ESCAPED_NAME.sub(_escape, request.user_name.encode("utf-8")[:MAX_TEXT])
-        line = b'%s - %s [%s] "%s" %d %s' % (
+        incident = request.incident
+        line = b'%s %s %s [%s] "%s" %d %s' % (
             request.client.encode("ascii", "replace") or b"-",
+            b"-" if incident is None else incident.encode("ascii"),
             name,
             self._stamp,
             first,

@@ -27,7 +27,7 @@ def settings(*words: str, file: str | None = None) -> Settings:
     """What the words, and a file that holds this TOML, come to."""
     options = Options()
     if file is not None:
-        Path("regguard.toml").write_text(file, encoding="utf-8")
+        Path("regguard.toml").write_text(file, "utf-8", "surrogateescape")
         words = ("--config", "regguard.toml", *words)
     options.parseOptions(words)
     return options.settings
@@ -61,13 +61,17 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
         push=Who.parse("group:pusher"),
         delete=Who.parse("group:pusher"),
         catalog=Who.parse("valid-user"),
+        rules=(),
+        hide=False,
+        freeze=None,
+        freeze_file=None,
         realm="Registry",
         public_url=None,
         read_timeout=900,
         drain_timeout=900,
         access_log="-",
         access_log_format="combined",
-        said=frozenset({"tls-cert", "tls-key"}),
+        said={"tls-cert": "command line", "tls-key": "command line"},
         check=False,
     )
 
@@ -113,6 +117,9 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--delete", "user:a,group:b"], 'delete = "user:a,group:b"', "delete",
      Who.parse("user:a, group:b")),
     (["--catalog", "group:b"], 'catalog = "group:b"', "catalog", Who.parse("group:b")),
+    (["--hide"], "hide = true", "hide", True),
+    (["--freeze", "moving"], 'freeze = "moving"', "freeze", "moving"),
+    (["--freeze-file", "f"], 'freeze-file = "f"', "freeze_file", Path("f")),
     (["--realm", "Ünïcode \"x\""], "realm = 'Ünïcode \"x\"'", "realm", 'Ünïcode "x"'),
     (["--public-url", "https://h"], 'public-url = "https://h"', "public_url", "https://h"),
     (["--read-timeout", "2.5"], "read-timeout = 2.5", "read_timeout", 2.5),
@@ -211,7 +218,7 @@ def test_keys_belong_to_the_certificates_before_them(
         (
             [],
             'tls-cert = "a"\ntls-key = ["k", "l"]',
-            "regguard.toml: tls-key: more keys than certificates; give each chain one key",
+            "regguard.toml:2: tls-key: more keys than certificates; give each chain one key",
         ),
         (
             ["--no-tls", "--tls-cert", "a"],
@@ -221,7 +228,7 @@ def test_keys_belong_to_the_certificates_before_them(
         (
             [],
             'no-tls = true\ntls-cert = "a"',
-            "regguard.toml: no-tls: contradicts regguard.toml: tls-cert; say one of them",
+            "regguard.toml:1: no-tls: contradicts regguard.toml:2: tls-cert; say one of them",
         ),
     ],
 )
@@ -235,7 +242,7 @@ def test_an_empty_list_is_refused(name: str) -> None:
     """No certificate at all must not come to mean plain HTTP, nor no listener a daemon."""
     text = complaint(*([] if name == "tls-cert" else TLS), file=f"{name} = []")
 
-    assert text == f"regguard.toml: {name}: takes a string or a list of strings, not an empty one"
+    assert text == f"regguard.toml:1: {name}: takes a string or a list of strings, not an empty one"
 
 
 # -- words that can't be used ----------------------------------------------------------------
@@ -308,14 +315,22 @@ def test_a_bad_word_is_refused_in_one_line(words: list[str], text: str) -> None:
         ('no-tls = "yes"', "no-tls: takes true or false"),
         ("no-tls = 1", "no-tls: takes true or false"),
         ('access-log-format = "json"', "access-log-format: 'json' is none of common, combined"),
-        ("realm = ", "is no TOML: "),
-        ('realm = "a"\nrealm = "b"', "is no TOML: "),
-        ("realm", "is no TOML: "),
+        ('freeze = " "', "freeze: say why"),
+        ('freeze = "a\\nb"', "freeze: must be one line of printable text"),
+        ('hide = "yes"', "hide: takes true or false"),
     ],
 )
 def test_a_bad_line_of_the_file_is_refused_in_one_line(toml: str, text: str) -> None:
     """The file, the key and the cure."""
-    assert complaint(*TLS, file=toml).startswith(f"regguard.toml: {text}")
+    assert complaint(*TLS, file=toml).startswith(f"regguard.toml:1: {text}")
+
+
+@pytest.mark.parametrize(
+    "toml", ["realm = ", 'realm = "a"\nrealm = "b"', "realm", "\0", "a = '\udcff'"]
+)
+def test_what_is_no_toml_is_refused_in_one_line(toml: str) -> None:
+    """With the reason of Python's own reader."""
+    assert complaint(*TLS, file=toml).startswith("regguard.toml: is no TOML: ")
 
 
 def test_a_mistake_in_toml_has_its_line() -> None:

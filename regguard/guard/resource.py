@@ -1,4 +1,4 @@
-"""The guard: authenticate, authorize, relay; and what regguard itself has to say.
+"""What happens to a request, in which order.
 
 The order of acts is fixed: the head is parsed, the target understood, the caller authenticated
 and authorized; only then comes ``100 Continue`` and the first octet upstream.  An error on the
@@ -8,6 +8,8 @@ way to a decision is a refusal.
 from __future__ import annotations
 
 import re
+from collections.abc import Coroutine
+from secrets import token_hex
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,10 +21,13 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from regguard import answers
-from regguard.access import Denial, Policy, Refusal, parse_access
+from regguard.access import Access, Denial, Grant, Policy, Refusal, parse_access
 from regguard.auth.authenticator import Authenticator
 from regguard.auth.interfaces import Throttled, Unauthenticated, Undecided
 from regguard.auth.realm import User
+from regguard.guard.catalog import catalog_page
+from regguard.guard.missing import ask_in_vain, is_missing, no_such_repository
+from regguard.guard.tags import LARGEST_MANIFEST, Turns, check_deletion, check_tags
 from regguard.relay import Relay, UpstreamFailure
 
 RETRY_AFTER = 5
@@ -55,6 +60,7 @@ class GuardResource:
         self.policy = policy
         self._challenge = answers.challenge(realm)
         self._relay: Relay | None = None
+        self._turns = Turns()
         self._log = Logger(namespace="regguard.guard")
 
     def relay_through(self, relay: Relay) -> None:
@@ -107,19 +113,118 @@ class GuardResource:
             self._authenticated(who, request, access)
         return NOT_DONE_YET
 
-    def _authenticated(self, user: User, request: Any, access: Any) -> None:
+    def _authenticated(self, user: User, request: Any, access: Access) -> None:
         if not request.live:
             return
         request.user_name = user.name
-        verdict = self.policy.decide(user.name, user.groups, access)
+        policy = self.policy
+        verdict = policy.decide(user.name, user.groups, access)
+        relay = self._relay
         if isinstance(verdict, Denial):
-            request.answer(
-                answers.error(403, "DENIED", verdict.message, detail={"rule": verdict.rule})
-            )
-        elif self._relay is None:
+            self._deny(request, access, verdict)
+        elif relay is None:
             request.answer(answers.busy(RETRY_AFTER))
+        elif verdict.unchanged is not None:
+            self._run(request, self._write_unchanged(relay, request, user, access, verdict))
+        elif access.action == "catalog" and policy.visible(user.name, user.groups) != "all":
+            self._run(request, self._catalog(relay, request, user, access))
+        elif policy.hides and access.action == "pull":
+            relay.send(
+                request,
+                verdict.target,
+                user.name,
+                False,
+                on_missing=lambda: self._run(
+                    request, self._missing(relay, request, user, access, verdict)
+                ),
+            )
         else:
-            self._relay.send(request, verdict.target, user.name, access.is_upload)
+            relay.send(request, verdict.target, user.name, access.is_upload)
+
+    def _deny(self, request: Any, access: Access, denial: Denial) -> None:
+        """Refuse, and let the user and the operator find each other by the incident's id."""
+        request.incident = incident = token_hex(4)
+        self._log.info(
+            "incident {incident}: {message}; by {rule}{hidden}",
+            incident=incident,
+            message=denial.message,
+            rule=denial.rule,
+            hidden=" (hidden)" if denial.hidden else "",
+        )
+        if not denial.hidden:
+            message = f"{denial.message} (incident {incident})"
+            detail = {"rule": denial.rule, "incident": incident}
+            request.answer(answers.error(403, "DENIED", message, detail=detail))
+        elif access.action == "pull" and self._relay is not None:
+            self._run(request, self._hide(self._relay, request, access))
+        else:
+            request.answer(no_such_repository(access.repository))
+
+    # -- what takes questions to the registry ----------------------------------------------
+
+    def _run(self, request: Any, answering: Coroutine[Any, Any, None]) -> None:
+        """Answer a request step by step, for as long as the client is there."""
+        running: Deferred[None] = Deferred.fromCoroutine(answering)
+        if not running.called:
+            request.when_gone = lambda _: running.cancel()
+        running.addErrback(self._not_answered, request)
+        running.addErrback(self._fault, request)
+
+    def _not_answered(self, failure: Failure, request: Any) -> None:
+        if failure.check(CancelledError) and not request.live:
+            return
+        if not isinstance(failure.value, UpstreamFailure):
+            failure.raiseException()
+        request.when_gone = None
+        self.upstream_failed(request, failure.value)
+
+    async def _catalog(self, relay: Relay, request: Any, user: User, access: Access) -> None:
+        page = await catalog_page(relay, user, self.policy, access)
+        request.when_gone = None
+        request.answer(page)
+
+    async def _hide(self, relay: Relay, request: Any, access: Access) -> None:
+        await ask_in_vain(relay, request.user_name, request.head.method, access)
+        request.when_gone = None
+        request.answer(no_such_repository(access.repository))
+
+    async def _missing(
+        self, relay: Relay, request: Any, user: User, access: Access, grant: Grant
+    ) -> None:
+        """Answer where the registry said 404, and a repository of the kind may be hidden."""
+        missing = await is_missing(relay, user.name, access.repository)
+        request.when_gone = None
+        if missing:
+            request.answer(no_such_repository(access.repository))
+        else:
+            # The repository is there, and what it lacks the registry says best.
+            relay.send(request, grant.target, user.name, False)
+
+    async def _write_unchanged(
+        self, relay: Relay, request: Any, user: User, access: Access, grant: Grant
+    ) -> None:
+        """Relay a write unless an immutable tag would change by it."""
+        unchanged = grant.unchanged
+        assert unchanged is not None
+        body = None
+        if unchanged.deletes is None:
+            # Whole before its turn: a slow client must not keep the others waiting.
+            body = await request.whole_body(LARGEST_MANIFEST)
+        await self._turns.take(access.repository)
+        try:
+            if body is None:
+                denial = await check_deletion(relay, user.name, access, unchanged)
+            else:
+                denial = await check_tags(relay, user.name, access, unchanged, body)
+        except BaseException:
+            self._turns.give_back(access.repository)
+            raise
+        request.when_gone = None
+        request.when_over = lambda: self._turns.give_back(access.repository)
+        if denial is not None:
+            self._deny(request, access, denial)
+        else:
+            relay.send(request, grant.target, user.name, False, body=body)
 
     def _not_authenticated(self, failure: Failure, request: Any) -> None:
         if failure.check(CancelledError) and request.when_gone is None:

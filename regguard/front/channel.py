@@ -385,10 +385,9 @@ class Channel(Protocol):
         request = self.request
         if request is None:
             return
-        self.request = None
         request.when_gone = None
         self._sink = None
-        self.site.ended(request)
+        self._over(request)
         if self._closing or self.site.draining:
             if self._state == _BODY and not self._peer_finished:
                 self._linger()
@@ -428,8 +427,18 @@ class Channel(Protocol):
         request = self.request
         if request is not None:
             self._gone_silently(reason)
-            self.request = None
-            self.site.ended(request)
+            if self.request is request:  # else whoever was told has aborted it
+                self._over(request)
+
+    def _over(self, request: Request) -> None:
+        """The current request has ended, in whatever way."""
+        self.request = None
+        self.site.ended(request)
+        if request.when_over is not None:
+            try:
+                request.when_over()
+            except Exception:
+                _LOG.failure("the resource failed on the end of a request")
 
     def _gone_silently(self, reason: str = "internal error") -> None:
         request = self.request

@@ -29,6 +29,9 @@ class Request:
     response can't be finished honestly, with ``abort``.  ``when_gone`` is called once if the
     client, its connection or its body breaks before the end; no answer is due then.  Whatever
     is done to a request that is over does nothing: it must not touch the one after it.
+
+    ``when_over`` is called once when the request is over in whatever way: its answer is given
+    to the connection whole, or was cut, or the client has left.  It is to be set before that.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Request:
         "status",
         "user_name",
         "when_gone",
+        "when_over",
     )
 
     def __init__(self, channel: Channel, head: RequestHead | None, head_bytes: int) -> None:
@@ -57,6 +61,7 @@ class Request:
         #: The id of a denial, by which the access log can be searched.
         self.incident: str | None = None
         self.when_gone: Callable[[str], None] | None = None
+        self.when_over: Callable[[], None] | None = None
         self.status = 0
         self.head_bytes_in = head_bytes
         self.body_bytes_in = 0

@@ -1,9 +1,5 @@
 """One request and its response on their way through.
 
-What may be repeated and what not (RFC 9110 section 9.2.2): GET and HEAD without a body go over
-a kept-alive connection, and once more over a fresh one if that had gone stale.  Everything else
-gets a fresh connection and is never sent twice.
-
 Back-pressure: the client's body is a producer to the registry's transport, the registry's
 response one to the client's.  Each side reads only while the other writes.
 
@@ -16,25 +12,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from regguard.http1 import LAST_CHUNK, Body, ChunkedBody, RequestHead, ResponseHead, chunk
-from regguard.relay.headers import Origin, client_fields, upstream_request
+from regguard.relay.headers import Origin, client_fields, inquiry_request, upstream_request
+from regguard.relay.inquiry import Inquiry, Reply
+from regguard.relay.sending import CHALLENGES, READS, Sending
 from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
 
 MAX_EXCHANGES = 1000
-"""Requests under way at once.  Beyond, clients get 503 and come again; an unbounded number
-would end in file descriptors that nobody has left."""
+"""Requests under way at once, regguard's own questions included.  Beyond, clients get 503 and come
+again; an unbounded number would end in file descriptors that nobody has left."""
 
 _LOG = Logger(namespace="regguard.relay")
 
 
 class Relay:
-    """Sends granted requests to the registry and streams the responses back.
+    """Sends granted requests to the registry and streams the responses back; asks it, too.
 
     ``read_timeout``: longest silence of the registry in an exchange, in seconds.
     ``origin``: the public origin, where it is not what the client's Host says.
@@ -54,8 +50,9 @@ class Relay:
         self.read_timeout = read_timeout
         self.origin = origin
         self.on_failure = on_failure
-        self.exchanges: set[Exchange] = set()
+        self.exchanges: set[Sending] = set()
         self.now: float = clock.seconds()
+        self._stopped = False
         self._watch = LoopingCall(self._look)
         self._watch.clock = clock
 
@@ -65,17 +62,33 @@ class Relay:
         self._watch.start(1.0, now=False)
 
     def stop(self) -> None:
-        """End what is under way and cut every connection to the registry."""
+        """End what is under way, take no more, and cut every connection to the registry."""
+        # First: whoever waited for the end of another one would begin now.
+        self._stopped = True
         if self._watch.running:
             self._watch.stop()
         for exchange in list(self.exchanges):
             exchange.relay_stops()
         self.upstream.stop()
 
-    def send(self, request: Any, target: bytes, user_name: str, is_upload: bool) -> None:
-        """Relay ``request`` to ``target`` for a user."""
-        if len(self.exchanges) >= MAX_EXCHANGES:
-            self.on_failure(request, UpstreamFailure(503, "too many requests are under way"))
+    def send(
+        self,
+        request: Any,
+        target: bytes,
+        user_name: str,
+        is_upload: bool,
+        *,
+        body: bytes | None = None,
+        on_missing: Callable[[], None] | None = None,
+    ) -> None:
+        """Relay ``request`` to ``target`` for a user.
+
+        ``body`` is the request's whole body where the caller has read it already.
+        ``on_missing`` is called instead of a relayed 404 to GET or HEAD: the request is then the
+        caller's again, as if it had never been sent.
+        """
+        if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
+            self.on_failure(request, self._no_room())
             return
         origin = self.origin
         if origin is None and not request.head.host:
@@ -90,8 +103,38 @@ class Relay:
             is_upload=is_upload,
             origin=origin,
             credential=self.upstream.address.credential,
+            body_length=None if body is None else len(body),
         )
-        Exchange(self, request, head).start()
+        exchange = Exchange(self, request, head, body, on_missing)
+        request.when_gone = exchange.client_gone
+        exchange.start()
+
+    def ask(
+        self, method: bytes, target: bytes, *lines: bytes, user_name: str, limit: int
+    ) -> Deferred[Reply]:
+        """Ask the registry for ``target``, by GET or HEAD, on behalf of a user.
+
+        ``lines`` are ready field lines.  The answer's body may have ``limit`` octets; with 0
+        only its head is awaited.  Fails with UpstreamFailure; cancelling ends the question.
+        """
+        if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
+            return fail(self._no_room())
+        address = self.upstream.address
+        origin = self.origin or address.origin
+        head = inquiry_request(
+            method,
+            target,
+            lines,
+            user_name=user_name,
+            authority=origin.authority,
+            credential=address.credential,
+        )
+        return Inquiry(self, method, head, limit).ask()
+
+    def _no_room(self) -> UpstreamFailure:
+        if self._stopped:
+            return UpstreamFailure(503, "regguard is going down")
+        return UpstreamFailure(503, "too many requests are under way")
 
     def _look(self) -> None:
         self.now = now = self.clock.seconds()
@@ -105,43 +148,34 @@ class Relay:
                 _LOG.failure("fault in {exchange}", exchange=exchange)
 
 
-class Exchange:
+class Exchange(Sending):
     """One request on its way; the sink of its body and the taker of its response.
 
     States, told by ``repr``: connecting, sending, waiting, streaming, over.
     """
 
-    __slots__ = (
-        "_body_done",
-        "_chunked",
-        "_connecting",
-        "_connection",
-        "_head_bytes",
-        "_over",
-        "_producing",
-        "_relay",
-        "_request",
-        "_retriable",
-        "_started",
-        "_taking_body",
-        "waiting_since",
-    )
+    __slots__ = ("_chunked", "_on_missing", "_producing", "_request", "_started", "_taking_body")
 
-    def __init__(self, relay: Relay, request: Any, head_bytes: bytes) -> None:
-        self._relay = relay
-        self._request = request
-        self._head_bytes = head_bytes
+    def __init__(
+        self,
+        relay: Relay,
+        request: Any,
+        head_bytes: bytes,
+        body: bytes | None,
+        on_missing: Callable[[], None] | None,
+    ) -> None:
         head: RequestHead = request.head
+        if body is None:
+            super().__init__(relay, head.method, head_bytes, not head.has_body)
+        else:
+            super().__init__(relay, head.method, head_bytes + body, body_done=True)
+            self._retriable = False
+        self._request = request
+        self._on_missing = on_missing
         self._chunked = head.chunked
-        self._body_done = not head.has_body
-        self._retriable = self._body_done and head.method in (b"GET", b"HEAD")
-        self._connecting: Deferred[UpstreamConnection] | None = None
-        self._connection: UpstreamConnection | None = None
         self._started = False
         self._producing = False
         self._taking_body = False
-        self._over = False
-        self.waiting_since = relay.now
 
     def __repr__(self) -> str:
         if self._over:
@@ -152,32 +186,10 @@ class Exchange:
             state = "streaming"
         else:
             state = "waiting" if self._body_done else "sending"
-        return f"<Exchange {self._request.head.method.decode('ascii')} {state}>"
-
-    def start(self) -> None:
-        """Send the request over a kept-alive connection or a fresh one."""
-        self._relay.exchanges.add(self)
-        self._request.when_gone = self.client_gone
-        if self._retriable:
-            connection = self._relay.upstream.idle_connection()
-            if connection is not None:
-                self._send(connection)
-                return
-        self._connect()
-
-    # -- the connection ------------------------------------------------------------------
-
-    def _connect(self) -> None:
-        self._connecting = connecting = self._relay.upstream.connect()
-        connecting.addCallbacks(self._connected, self._not_connected)
-        connecting.addErrback(self._fault)
+        return f"<Exchange {self._method.decode('ascii')} {state}>"
 
     def _connected(self, connection: UpstreamConnection) -> None:
-        self._connecting = None
-        if self._over:
-            connection.abort()
-            return
-        self._send(connection)
+        super()._connected(connection)
         if not self._body_done and not self._over:
             # Only now: who is granted and whose registry is there may send gigabytes.
             request = self._request
@@ -185,36 +197,6 @@ class Exchange:
             connection.transport.registerProducer(request.body_producer, True)
             self._taking_body = True
             request.receive_body(self)
-
-    def _not_connected(self, failure: Failure) -> None:
-        self._connecting = None
-        if self._over:
-            return
-        address = self._relay.upstream.address
-        if failure.check(TimeoutError, TCPTimedOutError):
-            self._fail(UpstreamFailure(504, "the registry does not answer connections"))
-        elif failure.check(ConnectError):
-            self._fail(UpstreamFailure(502, "the registry refuses connections"))
-        elif failure.check(CancelledError):
-            self._fail(UpstreamFailure(502, "the registry is not there"))
-        else:
-            _LOG.warn(
-                "cannot connect to {upstream}: {reason}",
-                upstream=str(address),
-                reason=failure.getErrorMessage(),
-            )
-            self._fail(UpstreamFailure(502, "the registry cannot be reached"))
-
-    def _fault(self, failure: Failure) -> None:
-        _LOG.failure("fault in an exchange", failure=failure)
-        if not self._over:
-            self._fail(UpstreamFailure(502, "internal error"))
-
-    def _send(self, connection: UpstreamConnection) -> None:
-        self._connection = connection
-        self.waiting_since = self._relay.now
-        connection.begin(self, self._request.head.method, self._head_bytes)
-        connection.request_sent = self._body_done
 
     # -- the body ------------------------------------------------------------------------
 
@@ -252,10 +234,8 @@ class Exchange:
 
     def response_started(self, head: ResponseHead, body: Body, data: bytes) -> None:
         """The registry answers, maybe while the body still flows."""
-        if head.status in (401, 407):
-            # The registry has its own access control, which nobody here can satisfy; its
-            # challenge would lead clients to send passwords elsewhere.
-            self._fail(UpstreamFailure(502, "the registry asks regguard for credentials"))
+        if head.status in CHALLENGES:
+            self._challenged()
             return
         request = self._request
         self._started = True
@@ -265,6 +245,9 @@ class Exchange:
             # can't be used again, and it ends with the exchange.
             self._stop_taking_body()
             request.body_producer.pauseProducing()
+        if head.status == 404 and self._on_missing is not None and self._method in READS:
+            self._give_back(body.complete, self._on_missing)
+            return
         fields = client_fields(head, self._relay.upstream.address.origin)
         if body.complete:
             if isinstance(body, ChunkedBody):
@@ -281,6 +264,14 @@ class Exchange:
         request.register_producer(connection)
         request.begin(head.status, head.reason, fields, length, data)
 
+    def _give_back(self, is_whole: bool, on_missing: Callable[[], None]) -> None:
+        """Nothing of a 404 goes to the client."""
+        if is_whole:
+            self._finish_connection()
+        self._end()
+        self._request.when_gone = None
+        on_missing()
+
     def response_data(self, data: bytes) -> None:
         """More of the registry's answer."""
         self.waiting_since = self._relay.now
@@ -294,15 +285,6 @@ class Exchange:
         self._over = True
         request.finish()
 
-    def response_lost(self, failure: UpstreamFailure, untouched: bool) -> None:
-        """The registry went away."""
-        if untouched and self._retriable and not self._over:
-            self._retriable = False
-            self._connection = None
-            self._connect()
-            return
-        self._fail(failure)
-
     # -- endings -------------------------------------------------------------------------
 
     def check_silence(self, now: float, limit: float) -> None:
@@ -315,12 +297,8 @@ class Exchange:
         if clients_turn:
             # It does not read or does not send: the registry's time begins after that.
             self.waiting_since = now
-        elif self.waiting_since <= limit:
-            self._fail(UpstreamFailure(504, "the registry is silent"))
-
-    def relay_stops(self) -> None:
-        """No time is left for this exchange."""
-        self._fail(UpstreamFailure(503, "regguard is going down"))
+        else:
+            super().check_silence(now, limit)
 
     def _finish_connection(self) -> None:
         self._relay.exchanges.discard(self)
@@ -349,15 +327,6 @@ class Exchange:
             self._relay.on_failure(request, failure)
 
     def _end(self) -> None:
-        self._relay.exchanges.discard(self)
-        if self._over:
-            return
-        self._over = True
         self._stop_taking_body()
         self._stop_producing()
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
+        super()._end()

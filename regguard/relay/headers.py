@@ -8,6 +8,7 @@ fields are added, so nothing a client sends can take them away or double them.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -85,13 +86,15 @@ def upstream_request(
     is_upload: bool,
     origin: Origin | None,
     credential: bytes | None,
+    body_length: int | None = None,
 ) -> bytes:
     """The head that goes to the registry.
 
     ``target`` is the canonical one that was authorized.  ``credential`` is regguard's own
     Authorization value for the registry, if it has one.  An upload's content type is always
     ``application/octet-stream``: Go reads ``mount`` and ``from`` out of a form body (cases
-    D02-D04), so there must be none.
+    D02-D04), so there must be none.  ``body_length`` is for a body that was read whole: however
+    the client framed it, it goes on with its length.
     """
     if origin is not None:
         scheme, authority = origin.scheme, origin.authority
@@ -107,7 +110,9 @@ def upstream_request(
         lines.append(name + b": " + value)
     if is_upload:
         lines.append(b"Content-Type: application/octet-stream")
-    if head.chunked:
+    if body_length is not None:
+        lines.append(b"Content-Length: %d" % body_length)
+    elif head.chunked:
         lines.append(b"Transfer-Encoding: chunked")
     elif head.content_length is not None:
         lines.append(b"Content-Length: %d" % head.content_length)
@@ -120,6 +125,22 @@ def upstream_request(
     if credential is not None:
         lines.append(b"Authorization: " + credential)
     return request_head(head.method, target, lines)
+
+
+def inquiry_request(
+    method: bytes,
+    target: bytes,
+    lines: Iterable[bytes],
+    *,
+    user_name: str,
+    authority: bytes,
+    credential: bytes | None,
+) -> bytes:
+    """The head of a question of our own; nothing in it is a client's but the user's name."""
+    ours = [b"Host: " + authority, *lines, b"X-Forwarded-User: " + text(user_name)]
+    if credential is not None:
+        ours.append(b"Authorization: " + credential)
+    return request_head(method, target, ours)
 
 
 def _goes_on(key: bytes) -> bool:

@@ -134,6 +134,8 @@ def endpoint_for(address: Address, reactor: Any, trust_root: Any = None) -> IStr
 class Answering(Protocol):
     """Who takes the response of one request."""
 
+    __slots__ = ()
+
     def response_started(self, head: ResponseHead, body: Body, data: bytes) -> None:
         """The head and the first octets; ``body.complete`` tells whether they are the last."""
 

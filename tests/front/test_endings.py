@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 
 from tests.front.test_refusals import refuse
-from tests.front.wire import Door, Seen, Wire, replies
+from tests.front.wire import Door, Seen, Wire, later, replies, take
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 PUT = b"PUT /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
@@ -481,3 +481,135 @@ def test_a_channel_tells_its_state(door: Door) -> None:
     wire.send(b"GET /later HTTP/1.1\r\nHost: a\r\nAuthorization: Basic canary\r\n\r\n")
     assert "ANSWER" in repr(door.channel(wire))
     assert "canary" not in repr(door.channel(wire)) + repr(door.seen[0].request)
+
+
+# -- whoever waits for the end ---------------------------------------------------------------
+
+
+def watched(act: Callable[[Seen], None], overs: list[bool]) -> Callable[[Seen], None]:
+    """``act``, and for each call of ``when_over`` whether the request was still live."""
+
+    def render(seen: Seen) -> None:
+        seen.request.when_over = lambda: overs.append(seen.request.live)
+        act(seen)
+
+    return render
+
+
+@pytest.mark.parametrize("leave", [Wire.vanish, Wire.finish_sending])
+@pytest.mark.parametrize(
+    ("act", "octets"),
+    [
+        (Seen.answer, GET % b"x"),
+        (later, GET % b"x"),
+        (begun, GET % b"x"),
+        (take, PUT % (b"x", 5) + b"he"),
+        (take, PUT % (b"x", 5) + b"hello"),
+        (refuse, PUT % (b"x", 10**9) + b"he"),
+        (lambda seen: seen.request.abort(), GET % b"x"),
+    ],
+)
+def test_the_end_of_a_request_is_told_once(
+    door: Door, act: Callable[[Seen], None], octets: bytes, leave: Callable[[Wire], None]
+) -> None:
+    """Answered, refused, aborted, left alone: however it ended, and when it has."""
+    overs: list[bool] = []
+    door.script.paths[b"/x"] = watched(act, overs)
+    wire = door.connect()
+    wire.send(octets)
+    answered = act in (Seen.answer, refuse) or wire.state == "aborted"
+    assert overs == [False] * answered
+    leave(wire)
+    if wire.connected:  # it closed its side behind a whole request, and still reads
+        assert overs == []
+        door.seen[0].request.abort()
+        wire.turn()
+
+    assert overs == [False]
+
+
+def test_the_end_is_told_once_where_whoever_hears_of_the_client_aborts(door: Door) -> None:
+    """And logged once."""
+    overs: list[bool] = []
+
+    def act(seen: Seen) -> None:
+        seen.request.when_gone = lambda reason: seen.request.abort()
+
+    door.script.paths[b"/x"] = watched(act, overs)
+    wire = door.connect()
+    wire.send(GET % b"x")
+    wire.vanish()
+
+    assert overs == [False]
+    assert len(door.logged) == 1
+
+
+def test_the_end_is_told_when_the_answer_is_given_and_not_before(door: Door) -> None:
+    """Its last octet counts; that the client has read it does not."""
+    overs: list[bool] = []
+    door.script.paths[b"/x"] = watched(begun, overs)
+    wire = door.connect()
+    wire.client_reads = False
+    wire.send(GET % b"x")
+    request = door.seen[0].request
+    request.write(b"whole.")
+    assert overs == []
+    request.finish()
+    assert overs == [False]
+    request.finish()
+    wire.read()
+    wire.vanish()
+
+    assert overs == [False]
+
+
+def test_the_end_is_told_before_the_next_request_begins(door: Door) -> None:
+    """Who holds a lock for one must not hold up the next on the same connection."""
+    events: list[str] = []
+
+    def render(seen: Seen) -> None:
+        events.append("begin")
+        seen.request.when_over = lambda: events.append("end")
+        seen.answer()
+
+    door.script.paths[b"/x"] = render
+    door.connect().send(GET % b"x" * 3)
+
+    assert events == ["begin", "end"] * 3
+
+
+def test_the_end_is_told_after_the_client_was_said_to_be_gone(door: Door) -> None:
+    """What was under way for it has been ended by then; a body's deadline is one such end."""
+    events: list[str] = []
+
+    def render(seen: Seen) -> None:
+        seen.request.when_gone = events.append
+        seen.request.when_over = lambda: events.append("over")
+        seen.request.receive_body(seen)
+
+    door.script.paths[b"/x"] = render
+    wire = door.connect()
+    wire.send(PUT % (b"x", 5) + b"he")
+    door.wait(70)
+
+    assert events == ["client stopped sending its body", "over"]
+    assert replies(wire.received, "PUT")[0].status == 408
+
+
+def test_f05_an_end_that_raises_costs_nobody_anything(door: Door) -> None:
+    """It is logged; the answer is out, the next request is served."""
+
+    def fail() -> None:
+        raise RuntimeError("bug")
+
+    def render(seen: Seen) -> None:
+        seen.request.when_over = fail
+        seen.answer()
+
+    door.script.paths[b"/x"] = render
+    wire = door.connect()
+    with capturedLogs() as events:
+        wire.send(GET % b"x" * 2)
+
+    assert [event["log_level"] for event in events] == [LogLevel.critical] * 2
+    assert [reply.status for reply in replies(wire.received)] == [200, 200]

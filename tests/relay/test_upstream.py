@@ -799,14 +799,25 @@ def test_stop_cuts_what_is_under_way(world: World) -> None:
         assert read_answer(client.take(), b"POST").status in (502, 503)
 
 
-def test_nothing_is_kept_after_stop(world: World) -> None:
-    """An exchange that ends later finds no pool."""
+def test_nothing_begins_after_stop(world: World) -> None:
+    """Who comes then hears why."""
     client = world.client()
     world.relay.stop()
     client.send(get())
-    for registry in world.registry.connections:
-        registry.send(OK)
 
+    assert [each.message for each in world.failures] == ["regguard is going down"]
+    assert read_answer(client.take()).status == 503
+    assert world.registry.connections == []
+
+
+def test_nothing_is_kept_after_the_upstream_stopped(world: World) -> None:
+    """An exchange that ends later finds no pool."""
+    client = world.client()
+    world.upstream.stop()
+    client.send(get())
+    world.registry.last.send(OK)
+
+    assert read_answer(client.take()).body == b"ok"
     assert world.registry.open == []
 
 

@@ -1,0 +1,151 @@
+"""One request to the registry: over which connection, how often, and when that failed.
+
+What may be repeated and what not (RFC 9110 section 9.2.2): GET and HEAD without a body go over
+a kept-alive connection, and once more over a fresh one if that had gone stale.  Everything else
+gets a fresh connection and is never sent twice.
+
+``Exchange`` relays a client's request by it, ``Inquiry`` asks a question of regguard's own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from regguard.relay.upstream import Answering, UpstreamConnection, UpstreamFailure
+
+if TYPE_CHECKING:
+    from regguard.relay.exchange import Relay
+
+READS = (b"GET", b"HEAD")
+CHALLENGES = (401, 407)
+
+_LOG = Logger(namespace="regguard.relay")
+
+
+class Sending(Answering):
+    """A request on its way to the registry.
+
+    ``octets`` is its head, with the body behind it where that is there already; ``body_done``
+    says that nothing more will follow.
+    """
+
+    __slots__ = (
+        "_body_done",
+        "_connecting",
+        "_connection",
+        "_method",
+        "_octets",
+        "_over",
+        "_relay",
+        "_retriable",
+        "waiting_since",
+    )
+
+    def __init__(self, relay: Relay, method: bytes, octets: bytes, body_done: bool) -> None:
+        self._relay = relay
+        self._method = method
+        self._octets = octets
+        self._body_done = body_done
+        self._retriable = body_done and method in READS
+        self._connecting: Deferred[UpstreamConnection] | None = None
+        self._connection: UpstreamConnection | None = None
+        self._over = False
+        self.waiting_since = relay.now
+
+    def start(self) -> None:
+        """Send the request over a kept-alive connection or a fresh one."""
+        self._relay.exchanges.add(self)
+        if self._retriable:
+            connection = self._relay.upstream.idle_connection()
+            if connection is not None:
+                self._send(connection)
+                return
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connecting = connecting = self._relay.upstream.connect()
+        connecting.addCallbacks(self._connected, self._not_connected)
+        connecting.addErrback(self._fault)
+
+    def _connected(self, connection: UpstreamConnection) -> None:
+        self._connecting = None
+        if self._over:
+            connection.abort()
+        else:
+            self._send(connection)
+
+    def _not_connected(self, failure: Failure) -> None:
+        self._connecting = None
+        if self._over:
+            return
+        address = self._relay.upstream.address
+        if failure.check(TimeoutError, TCPTimedOutError):
+            self._fail(UpstreamFailure(504, "the registry does not answer connections"))
+        elif failure.check(ConnectError):
+            self._fail(UpstreamFailure(502, "the registry refuses connections"))
+        elif failure.check(CancelledError):
+            self._fail(UpstreamFailure(502, "the registry is not there"))
+        else:
+            _LOG.warn(
+                "cannot connect to {upstream}: {reason}",
+                upstream=str(address),
+                reason=failure.getErrorMessage(),
+            )
+            self._fail(UpstreamFailure(502, "the registry cannot be reached"))
+
+    def _fault(self, failure: Failure) -> None:
+        _LOG.failure("fault in an exchange", failure=failure)
+        if not self._over:
+            self._fail(UpstreamFailure(502, "internal error"))
+
+    def _send(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        self.waiting_since = self._relay.now
+        connection.begin(self, self._method, self._octets)
+        connection.request_sent = self._body_done
+
+    def _challenged(self) -> None:
+        """The registry has its own access control, which nobody here can satisfy.
+
+        Its challenge would lead clients to send passwords elsewhere.
+        """
+        self._fail(UpstreamFailure(502, "the registry asks regguard for credentials"))
+
+    def response_lost(self, failure: UpstreamFailure, untouched: bool) -> None:
+        """The registry went away."""
+        if untouched and self._retriable and not self._over:
+            self._retriable = False
+            self._connection = None
+            self._connect()
+            return
+        self._fail(failure)
+
+    def check_silence(self, now: float, limit: float) -> None:
+        """Fail if the registry said nothing since ``limit``; called about once a second."""
+        if self.waiting_since <= limit:
+            self._fail(UpstreamFailure(504, "the registry is silent"))
+
+    def relay_stops(self) -> None:
+        """No time is left."""
+        self._fail(UpstreamFailure(503, "regguard is going down"))
+
+    @abstractmethod
+    def _fail(self, failure: UpstreamFailure) -> None:
+        """End, and tell whoever waits for the answer."""
+
+    def _end(self) -> None:
+        """Let go of the connection: an answer that still comes is for nobody."""
+        self._relay.exchanges.discard(self)
+        self._over = True
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()

@@ -151,6 +151,17 @@ def test_direct_bind(tls: bool, slapd: Slapd, registry: Registry, start_guard: S
     assert login(guard, "Ca(ro)l*:" + PASSWORDS["Ca(ro)l*"]) == 200
 
 
+def test_e20_name_that_nobody_can_have_is_no_outage(
+    slapd: Slapd, registry: Registry, start_guard: StartGuard
+) -> None:
+    """A mail address is ASCII, and the directory calls any other a DN of invalid syntax."""
+    auth = f"ldap:{slapd.url};user-dn=mail={{user}},{PEOPLE}"
+    guard = start_guard(registry.url, "--auth", auth)
+
+    assert login(guard, "caf\u00e9:x") == 401
+    assert "cannot check passwords" not in guard.program.output()
+
+
 @pytest.mark.parametrize(
     "name",
     ["*", "a*", "*)(uid=*", "alice)(|(uid=*", "alice\\2a", "alice))(&(uid=alice", "(", "\\"],

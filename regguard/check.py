@@ -112,9 +112,7 @@ def password_report(parts: service.Parts) -> list[str]:
     for checker in files:
         path, users = checker.file.path, checker.file.content.users
         lines += [f"passwords in {path}", *_kinds(checker)]
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
-        if mode & stat.S_IROTH:
-            lines.append(f"  anybody on this machine may read it (mode {mode:o}): chmod o= {path}")
+        lines += _open_to_anybody(path, stat.S_IROTH | stat.S_IWOTH, "o=")
         lines += [
             f"  {name.decode()} stands in {seen[name]}, too, and both passwords are right"
             for name in sorted(users.keys() & seen.keys())
@@ -125,11 +123,21 @@ def password_report(parts: service.Parts) -> list[str]:
     names = {name.decode() for name in seen}
     table = parts.groups.table
     lines += ["groups", f"  in no group: {_list(names - table.groups.keys())}"]
+    if parts.groups.file is not None:
+        lines += _open_to_anybody(parts.groups.file.path, stat.S_IWOTH, "o-w")
     if len(files) == len(parts.checkers):
         for group, members in sorted(table.members.items()):
             if unknown := members - names:
                 lines.append(f"  {group} names users without a password: {_list(unknown)}")
     return lines
+
+
+def _open_to_anybody(path: str, forbidden: int, cure: str) -> Iterator[str]:
+    """A line when the file's mode has a forbidden bit."""
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    acts = (("read", stat.S_IROTH), ("write", stat.S_IWOTH))
+    if may := " and ".join(act for act, bit in acts if mode & forbidden & bit):
+        yield f"  anybody on this machine may {may} it (mode {mode:o}): chmod {cure} {path}"
 
 
 def _kinds(checker: HtpasswdChecker) -> Iterator[str]:

@@ -6,6 +6,7 @@ user of the machine can read.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,12 +42,13 @@ def set_password(path: str, name: str, *, cost: int, stdin: bool) -> int:
         password = _read_line() if stdin else _ask_twice(name)
         check_new_password(password)
         stored = StoredHash.make(password.encode("utf-8"), cost)
-        made = not Path(path).exists()
+        # Unlike Path.exists, this leaves errors to who opens it.
+        made = not os.path.exists(path)  # noqa: PTH110
         added = set_hash(path, name, stored)
         if len(password) < SHORT:
             _warn(f"a password of less than {SHORT} characters is soon guessed")
         done = "added" if added else "has a new password"
-        print(f"{path}: {f'made, mode {NEW_FILE_MODE:o}; ' if made else ''}user {name} {done}")
+        _say(f"{path}: {f'made, mode {NEW_FILE_MODE:o}; ' if made else ''}user {name} {done}")
         _warn_of_bad_lines(path)
 
     return _reporting(act)
@@ -58,7 +60,7 @@ def delete(path: str, name: str) -> int:
     def act() -> None:
         if not delete_user(path, name):
             raise _Refused(f"{path}: there is no user {name}")
-        print(f"{path}: user {name} deleted")
+        _say(f"{path}: user {name} deleted")
         _warn_of_bad_lines(path)
 
     return _reporting(act)
@@ -79,7 +81,7 @@ def verify(path: str, name: str, *, stdin: bool) -> int:
         # An empty one is refused by the guard, whatever it is the hash of.
         if not password or not stored.matches(password.encode("utf-8")):
             raise _Refused(f"{path}: this is not the password of user {name}")
-        print(f"{path}: this is the password of user {name} ({stored.kind})")
+        _say(f"{path}: this is the password of user {name} ({stored.kind})")
 
     return _reporting(act)
 
@@ -87,7 +89,7 @@ def verify(path: str, name: str, *, stdin: bool) -> int:
 def _reporting(act: Callable[[], None]) -> int:
     try:
         act()
-    except (_Refused, ValueError) as error:
+    except (_Refused, ValueError, OSError) as error:
         print(f"regguard passwd: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -95,6 +97,12 @@ def _reporting(act: Callable[[], None]) -> int:
         print(file=sys.stderr)
         return 130
     return 0
+
+
+def _say(what: str) -> None:
+    """Print what was done; characters that cannot be shown are escaped, as in errors."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(what.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _warn(warning: str) -> None:
@@ -110,7 +118,8 @@ def _warn_of_bad_lines(path: str) -> None:
 
 
 def _read_line() -> str:
-    line = sys.stdin.buffer.readline(_LINE_LIMIT)
+    # There is no object when it was closed by who started this.
+    line = sys.stdin.buffer.readline(_LINE_LIMIT) if sys.stdin else b""
     if not line:
         raise _Refused("no password came on standard input")
     try:
@@ -133,10 +142,13 @@ def _ask(prompt: str) -> str:
         with warnings.catch_warnings():
             # Without a terminal getpass would go on and show what is typed.
             warnings.simplefilter("error", GetPassWarning)
-            return getpass(prompt)
+            password = getpass(prompt)
+            password.encode("utf-8")
+            return password
     except GetPassWarning:
         raise _Refused("there is no terminal to ask on; use --stdin") from None
     except EOFError:
         raise _Refused("no password; nothing is changed") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
+        # As in _read_line; a terminal on standard input alone gives surrogates.
         raise _Refused("the password is not in the terminal's encoding") from None

@@ -133,6 +133,26 @@ def test_users_of_two_files_are_reported(check: Check, tmp_path: Path) -> None:
     assert not any("ghost" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [
+        (0o604, "anybody on this machine may read it (mode 604): chmod o= {}"),
+        (0o602, "anybody on this machine may write it (mode 602): chmod o= {}"),
+        (0o666, "anybody on this machine may read and write it (mode 666): chmod o= {}"),
+    ],
+)
+def test_files_that_are_open_to_anybody_are_reported(
+    check: Check, tmp_path: Path, mode: int, line: str
+) -> None:
+    """Reading lets guess passwords at leisure; writing lets in whom one likes."""
+    (tmp_path / "auth" / "htpasswd").chmod(mode)
+    (tmp_path / "auth" / "groups").chmod(0o646)
+    report = check("--no-tls", "--passwords").stdout
+
+    assert f"  {line.format('auth/htpasswd')}\n" in report
+    assert "  anybody on this machine may write it (mode 646): chmod o-w auth/groups\n" in report
+
+
 def test_other_checkers_users_are_not_judged(check: Check) -> None:
     """A group may name somebody whom another checker knows."""
     both = ("--auth", "htpasswd:auth/htpasswd", "--auth", "memory:ghost:x")

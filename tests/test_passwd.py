@@ -7,6 +7,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 
@@ -182,14 +183,55 @@ def test_verify_says_what_is_wrong_with_the_line(passwd: Passwd, tmp_path: Path)
     assert passwd("htpasswd", "bob", "--verify", "--stdin", given="\n").returncode == 1
 
 
+@pytest.mark.parametrize("words", [["--stdin"], [], ["--verify", "--stdin"]])
+def test_a_closed_standard_input_is_a_refusal(tmp_path: Path, words: list[str]) -> None:
+    """As a service manager or a careless script leaves it."""
+    (tmp_path / "htpasswd").write_text(f"ci:{StoredHash.make(b'x', 4).text}\n")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command("htpasswd", "ci", *words)],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=CALL_SECONDS,
+        start_new_session=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("regguard passwd: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_path_that_cannot_be_is_one_line(passwd: Passwd) -> None:
+    """Too long a name is the system's to refuse, like any other."""
+    done = passwd("a" * 300, "ci", "--stdin", "--cost", "10", given="password\n")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "File name too long" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(
+    passwd: Passwd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done is told as done."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = passwd("htpässwd", "jürgen", "--stdin", "--cost", "10", given="password\n")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "htp\\xe4sswd: made, mode 640; user j\\xfcrgen added\n"
+    assert (tmp_path / "htpässwd").read_text().startswith("jürgen:$2y$")
+
+
 class Terminal:
     """The command on a terminal of its own."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, controls: bool = True) -> None:
         self.shown = b""
         self._descriptor, terminal = pty.openpty()
         self._process = subprocess.Popen(
-            ["setsid", "--ctty", *command(*words)],
+            ["setsid", *(["--ctty"] if controls else []), *command(*words)],
             cwd=folder,
             env=environment(),
             stdin=terminal,
@@ -207,6 +249,11 @@ class Terminal:
         """As on the keyboard."""
         os.write(self._descriptor, text)
 
+    @property
+    def echoes(self) -> bool:
+        """Whether what is typed is shown."""
+        return bool(termios.tcgetattr(self._descriptor)[3] & termios.ECHO)
+
     def status(self) -> int:
         """Read to the end; the exit status."""
         try:
@@ -214,6 +261,7 @@ class Terminal:
                 self.shown += data
         except OSError:
             pass  # how Linux says that the other side is closed
+        assert self.echoes
         os.close(self._descriptor)
         return self._process.wait(CALL_SECONDS)
 
@@ -251,11 +299,27 @@ def test_two_different_ones_change_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_octets_that_are_no_text_are_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal of its own, Python passes them on, and names them in its error."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:surrogateescape")
+    terminal = Terminal(tmp_path, "htpasswd", "ci", controls=False)
+    terminal.until(b"New password of ci: ")
+    terminal.type(b"canary\xff\n")
+
+    assert terminal.status() == 1
+    assert b"the password is not in the terminal's encoding" in terminal.shown
+    assert b"udcff" not in terminal.shown
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("key", "status"), [(b"\x03", 130), (b"\x04", 1)])
 def test_ctrl_c_and_ctrl_d_end_it_quietly(tmp_path: Path, key: bytes, status: int) -> None:
     """Without a traceback, and without a file."""
     terminal = Terminal(tmp_path, "htpasswd", "ci")
     terminal.until(b"New password of ci: ")
+    assert not terminal.echoes
     terminal.type(key)
 
     assert terminal.status() == status

@@ -8,6 +8,7 @@ is what this may be called for).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -118,7 +119,8 @@ def find_hash(path: str, name: str) -> str | None:
 
 def _is_of(line: bytes, name: str) -> bool:
     user, colon, _ = line.partition(b":")
-    return bool(colon) and user == name.encode("utf-8")
+    # A name that is no text comes from the command line in surrogates.
+    return bool(colon) and user == name.encode("utf-8", "surrogateescape")
 
 
 def _line_end(line: bytes) -> bytes:
@@ -174,15 +176,33 @@ def _replace(target: Path, data: bytes, is_new: bool) -> None:
             file.write(data)
             file.flush()
             os.fsync(descriptor)
-        Path(name).rename(target)
+        _rename(name, target)
     except BaseException:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
 
 
+def _rename(name: str, target: Path) -> None:
+    try:
+        Path(name).rename(target)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise FileError(
+            f"{target}: is mounted by itself (as containers have it), so no other file can take "
+            "its place; mount its folder instead"
+        ) from None
+
+
 def _keep_access(target: Path, descriptor: int, name: str) -> None:
     status = target.stat()
+    if status.st_nlink > 1:
+        # Whoever is deleted here would still get in by a guard that reads the other one.
+        raise FileError(
+            f"{target}: has {status.st_nlink} names (hard links), and the others would keep what "
+            "stands there now; make them symlinks"
+        )
     try:
         os.fchown(descriptor, status.st_uid, status.st_gid)
     except PermissionError:

@@ -43,6 +43,10 @@ REFUSED_TTL = 60.0
 CAPACITY = 10_000
 
 
+# Marks that go with another character, and format characters.
+_UNSEEN = frozenset({"Mn", "Me", "Cf"})
+
+
 class _Window:
     """Tries that count together, until it ends."""
 
@@ -208,8 +212,14 @@ def _make_room(table: dict[bytes, _Window] | dict[bytes, _Refusal], room: int, n
 
 
 def _folded(user: str) -> bytes:
-    """A user name, in the same form for all that a directory may take for the same."""
-    return unicodedata.normalize("NFKC", user).casefold().strip().encode("utf-8")
+    """A user name, in the same form for all that a directory may take for the same.
+
+    Directories neither see what is invisible nor count blanks (RFC 4518 sections 2.2 and 2.6.1),
+    and Active Directory has no eye for accents.
+    """
+    characters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", user).casefold())
+    seen = (c for c in characters if unicodedata.category(c) not in _UNSEEN and c != "\ufffc")
+    return " ".join("".join(seen).split()).encode("utf-8")
 
 
 def _name(network: str, what: bytes) -> bytes:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from regguard.auth.files import FileWatcher
 from regguard.auth.threads import VerificationThreads
+from tests.auth.house import House, Write
 
 
 class ManualPool:
@@ -111,3 +112,9 @@ def outcome() -> Callable[[Any], Any]:
         return seen[0] if seen else None
 
     return outcome
+
+
+@pytest.fixture
+def house(write: Write, threads: Any, watcher: FileWatcher, clock: Clock) -> House:
+    """Two users in a file, one of them in a group, and no throttle."""
+    return House(write, threads, watcher, clock)

@@ -172,6 +172,43 @@ def test_a_symlink_stays_one(write: Write, tmp_path: Path) -> None:
     assert [each.name for each in real.iterdir()] == ["htpasswd"]
 
 
+def test_a_file_of_two_names_is_refused(write: Write, tmp_path: Path) -> None:
+    """The other name, which may be the guard's, would keep what stands there now."""
+    path = write("a:x\nci:x\n")
+    (tmp_path / "other").hardlink_to(path)
+    with pytest.raises(FileError, match=r"has 2 names \(hard links\)"):
+        delete_user(path, "ci")
+
+    assert content(path) == "a:x\nci:x\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file", "other"]
+
+
+def test_a_file_that_is_a_mount_is_refused_with_the_cure(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers have single files mounted, and nothing can take such a file's place."""
+
+    def rename(self: Path, target: Path) -> Path:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(Path, "rename", rename)
+    path = write("a:x\n")
+    with pytest.raises(FileError, match=f"{path}: is mounted by itself .* mount its folder"):
+        set_hash(path, "ci", NEW)
+
+    assert content(path) == "a:x\n"
+    assert [each.name for each in Path(path).parent.iterdir()] == ["file"]
+
+
+def test_a_line_whose_name_is_no_text_can_be_taken_out(write: Write) -> None:
+    """By the same octets, as the command line passes them."""
+    path = write(b"a:x\n\xff:y\n")
+
+    assert find_hash(path, os.fsdecode(b"\xff")) == "y"
+    assert delete_user(path, os.fsdecode(b"\xff"))
+    assert content(path) == "a:x\n"
+
+
 def test_a_fault_while_writing_changes_nothing(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,12 +90,19 @@ def test_e12_nobody_locks_a_user_out_from_elsewhere(guessing: Guessing) -> None:
     guessing.admit("another", "bob")
 
 
-@pytest.mark.parametrize("spelling", ["CI", "ci ", "\uff43\uff49"])
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        *("CI BOT", "ci bot ", "\uff43\uff49 bot", "ci  bot", " ci \u3000 bot", "c\u00adi bot"),
+        *("ci\u200b bot", "c\ufe0fi bot", "ci\ufffc bot", "\u0107\u00ef bot", "c\u0301i bot"),
+    ],
+)
 def test_e12_spellings_of_a_name_are_one_user(guessing: Guessing, spelling: str) -> None:
     """A directory takes them for the same, so they must not be worth more guesses."""
-    guessing.exhaust()
+    guessing.exhaust("ci bot")
 
     assert guessing.refusal(spelling)
+    guessing.admit("another", "cibot")
 
 
 def test_e12_many_names_from_one_network_are_one_count(guessing: Guessing) -> None:

@@ -151,6 +151,17 @@ def test_direct_bind(tls: bool, slapd: Slapd, registry: Registry, start_guard: S
     assert login(guard, "Ca(ro)l*:" + PASSWORDS["Ca(ro)l*"]) == 200
 
 
+def test_e20_name_that_nobody_can_have_is_no_outage(
+    slapd: Slapd, registry: Registry, start_guard: StartGuard
+) -> None:
+    """A mail address is ASCII, and the directory calls any other a DN of invalid syntax."""
+    auth = f"ldap:{slapd.url};user-dn=mail={{user}},{PEOPLE}"
+    guard = start_guard(registry.url, "--auth", auth)
+
+    assert login(guard, "caf\u00e9:x") == 401
+    assert "cannot check passwords" not in guard.program.output()
+
+
 @pytest.mark.parametrize(
     "name",
     ["*", "a*", "*)(uid=*", "alice)(|(uid=*", "alice\\2a", "alice))(&(uid=alice", "(", "\\"],
@@ -278,12 +289,21 @@ def test_e20_directory_that_cannot_be_asked_is_503(
     assert 'BIND dn="uid=alice' not in slapd.program.output()[before:]
 
 
+@pytest.fixture
+def switched_off() -> Iterator[str]:
+    """Host and port of a server that does not even take connections."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as first:
+        # Linux has room for one, and drops the others without a word.
+        first.connect(server.getsockname())
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
 def test_next_replica_is_asked(
-    slapd: Slapd, registry: Registry, start_guard: StartGuard, silent: str
+    slapd: Slapd, registry: Registry, start_guard: StartGuard, silent: str, switched_off: str
 ) -> None:
-    """Of several hosts the first that answers will do: one is down, one is silent."""
+    """Of several hosts the first that answers will do: one is down, one silent, one off."""
     down = f"127.0.0.1:{free_port()}"
-    hosts = f"{silent.replace('ldap', 'ldaps')},{down},127.0.0.1:{slapd.tls_port}"
+    hosts = f"{silent.replace('ldap', 'ldaps')},{switched_off},{down},127.0.0.1:{slapd.tls_port}"
     guard = start_guard(registry.url, "--auth", slapd.searching(url=hosts))
 
     assert login(guard, ALICE) == 200

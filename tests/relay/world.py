@@ -38,6 +38,10 @@ _numbers = count(1000)
 _LINGER_CUT = struct.pack("ii", 1, 0)
 
 
+# An answer for whoever does not care which.
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
 class Reactor(Clock):
     """A clock that also watches the made-up sockets."""
 
@@ -524,3 +528,10 @@ def read_request(octets: bytes) -> Received:
 def refused() -> ConnectError:
     """What an endpoint says when nobody listens."""
     return error.ConnectionRefusedError()
+
+
+def get(target: bytes = b"/v2/a/manifests/1", method: bytes = b"GET", *lines: bytes) -> bytes:
+    """What a client sends to ask for something."""
+    return b"\r\n".join(
+        [method + b" " + target + b" HTTP/1.1", b"Host: r.example", *lines, b"", b""]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.service import IService
@@ -85,7 +86,7 @@ class DirectoryChecker:
         """What the operator should know about how this is configured."""
         if self.settings.encrypted or all(_is_near(each) for each in self.settings.servers):
             return ()
-        where = self.settings.servers[0]
+        where = next(each for each in self.settings.servers if not _is_near(each))
         cure = "write ldaps://, or add ;starttls"
         return (f"--auth ldap: passwords go to {where} in clear text; {cure}",)
 
@@ -225,14 +226,7 @@ class DirectoryChecker:
 
     def _listed_groups(self, entry: Entry) -> frozenset[str]:
         listed = entry.attributes.get(self.settings.groups.lower(), ())
-        groups: set[str] = set()
-        for name in listed:
-            try:
-                own = dn.parse(name)[0]
-            except ValueError:
-                continue  # No rule can name it.
-            groups |= self._names(name, (value for kind, value in own if kind == _CN))
-        return frozenset(groups)
+        return frozenset().union(*map(self._names, listed))
 
     def _search_groups(
         self, entry: Entry, name: str, seconds: float, session: Session
@@ -242,14 +236,22 @@ class DirectoryChecker:
         assert settings.group_filter is not None
         values = {"user": escape_filter_chars(name), "dn": escape_filter_chars(entry.dn)}
         condition = filled(settings.group_filter, values)
-        groups: set[str] = set()
-        for group in session.search(settings.group_base, "sub", condition, [_CN], seconds):
-            groups |= self._names(group.dn, group.attributes.get(_CN, ()))
-        return frozenset(groups)
+        found = session.search(settings.group_base, "sub", condition, [_CN], seconds)
+        return frozenset().union(
+            *(self._names(group.dn, group.attributes.get(_CN, ())) for group in found)
+        )
 
-    def _names(self, name: str, common_names: Iterable[str]) -> set[str]:
-        """What rules may call a group: its DN, and its CN unless that could pass for a DN."""
-        spelled = dn.canonical(name)
+    def _names(self, name: str, common_names: Iterable[str] | None = None) -> set[str]:
+        """What rules may call a group: its DN, and its CN unless that could pass for a DN.
+
+        Without common names the one in the DN counts.
+        """
+        try:
+            spelled, own = dn.canonical(name), dn.parse(name)[0]
+        except ValueError:
+            return set()  # No rule can name it.
+        if common_names is None:
+            common_names = (value for kind, value in own if kind == _CN)
         if self._group_base is not None and not dn.is_below(spelled, self._group_base):
             return set()
         return {spelled, *(_collapsed(each) for each in common_names if "=" not in each)}
@@ -260,4 +262,7 @@ def _collapsed(value: str) -> str:
 
 
 def _is_near(server: Server) -> bool:
-    return server.host in ("localhost", "::1") or server.host.startswith("127.")
+    try:
+        return server.host == "localhost" or ip_address(server.host).is_loopback
+    except ValueError:
+        return False

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, TimeoutError
 
 from regguard.auth.directory.session import DirectoryError, Refused, Session
 from regguard.auth.directory.settings import DirectorySettings, Server
 from regguard.auth.directory.wire import Wire, WireError, open_wire
-from regguard.auth.threads import VerificationThreads
+from regguard.auth.interfaces import Overloaded
+from regguard.auth.threads import WAITING_PER_THREAD, VerificationThreads
 
 T = TypeVar("T")
 
-# They wait for a server and use no processor, so there may be more of them than processors; and
-# they are not the threads that hash: a slow directory must not keep passwords of files waiting,
-# nor a flood of wrong ones those of the directory. No more lines than these are at work at once.
-THREADS = 8
+# At work at once, from the first packet of the connection on: a flood of log-ins becomes no flood
+# of connections at the directory. It is a number for each server, so that a silent one keeps
+# nobody from the next. Each line at work has a thread, which waits and uses no processor; and these
+# are not the threads that hash: a slow directory must not keep passwords of files waiting, nor a
+# flood of wrong ones those of the directory.
+LINES = 8
+# For one of them, by server.
+WAITING = WAITING_PER_THREAD * LINES
 
 # Firewalls forget silent connections, the hastier ones after a minute, and tell nobody.
 IDLE = 30.0
@@ -47,15 +52,15 @@ class Lines(MultiService):
         self._reactor = reactor
         self._settings = settings
         self._trust_root = trust_root
-        self._threads = VerificationThreads(reactor, THREADS)
+        self._threads = VerificationThreads(reactor, LINES * len(settings.servers))
         self._threads.setServiceParent(self)
+        self._turns = {server: DeferredSemaphore(LINES) for server in settings.servers}
         self._idle: list[_Line] = []
         self._at_work: set[_Line] = set()
 
     def stopService(self) -> Deferred[Any]:
         """Cut every line; whoever waits for an answer is told that there is none."""
-        while self._idle:
-            self._idle.pop().wire.cut()
+        self._keep_only(lambda line: False)
         for line in self._at_work:
             line.wire.cut()
         stopping: Deferred[Any] = super().stopService()  # type: ignore[no-untyped-call]
@@ -65,6 +70,7 @@ class Lines(MultiService):
         """Do something on a line of its own, where nobody is logged in yet.
 
         :raises DirectoryError: when there is no line, or what the work raises.
+        :raises Overloaded: when :data:`WAITING` others wait for this server.
         """
 
         def work_and_close(session: Session) -> T:
@@ -73,25 +79,46 @@ class Lines(MultiService):
             finally:
                 session.close()
 
-        return await self._on(await self._open(server), work_and_close)
+        async def act() -> T:
+            return await self._on(await self._open(server), work_and_close)
+
+        return await self._in_turn(server, act)
 
     async def shared(self, server: Server, work: Callable[[Session], T], seconds: float) -> T:
         """Do something as the service account, or anonymously where there is none.
 
         :raises DirectoryError: as :meth:`alone`, and when the account is refused.
+        :raises Overloaded: as :meth:`alone`.
         """
-        line = self._take(server)
-        if line is not None:
-            try:
-                return await self._on(line, work, keep=True)
-            except DirectoryError:
-                pass  # It may have been closed meanwhile; a new one tells.
 
         def introduce_and_work(session: Session) -> T:
             self._introduce(session, seconds)
             return work(session)
 
-        return await self._on(await self._open(server), introduce_and_work, keep=True)
+        async def act() -> T:
+            line = self._take(server)
+            if line is not None:
+                trying = Deferred.fromCoroutine(self._on(line, work, keep=True))
+                try:
+                    # Whoever is gone without a word leaves half of the time to ask anew.
+                    return await trying.addTimeout(seconds / 2, self._reactor)
+                except (DirectoryError, TimeoutError):
+                    # A new line tells. What befell this one has befallen the others like it.
+                    self._keep_only(lambda other: other.server != server)
+            return await self._on(await self._open(server), introduce_and_work, keep=True)
+
+        return await self._in_turn(server, act)
+
+    async def _in_turn(self, server: Server, act: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        turns = self._turns[server]
+        if len(turns.waiting) >= WAITING:
+            raise Overloaded(f"{len(turns.waiting)} log-ins are waiting for {server}")
+        await turns.acquire()
+        try:
+            return await act()
+        finally:
+            # Not from here: a queue whose lines all fail at once would be a stack as deep.
+            self._reactor.callLater(0, turns.release)
 
     def _introduce(self, session: Session, seconds: float) -> None:
         name, file = self._settings.bind_dn, self._settings.bind_password_file
@@ -105,22 +132,23 @@ class Lines(MultiService):
             raise DirectoryError(f"bind-dn {name}: refused with the password in {file}") from None
 
     def _take(self, server: Server) -> _Line | None:
-        """The line that was used last, if it is fresh; the stale ones below it go."""
-        usable = None
-        now = self._reactor.seconds()
-        kept = []
-        for line in self._idle:
-            if not line.wire.up or now - line.idle_since > IDLE:
-                line.wire.cut()
-            else:
-                kept.append(line)
-        for line in reversed(kept):
+        """The line that was used last, if it is fresh; the stale ones go."""
+        oldest = self._reactor.seconds() - IDLE
+        self._keep_only(lambda line: line.wire.up and line.idle_since >= oldest)
+        for line in reversed(self._idle):
             if line.server == server:
-                usable = line
-                kept.remove(line)
-                break
-        self._idle = kept
-        return usable
+                self._idle.remove(line)
+                return line
+        return None
+
+    def _keep_only(self, good: Callable[[_Line], bool]) -> None:
+        """Cut the idle lines that are no good."""
+        before, self._idle = self._idle, []
+        for line in before:
+            if good(line):
+                self._idle.append(line)
+            else:
+                line.wire.cut()
 
     async def _open(self, server: Server) -> _Line:
         try:

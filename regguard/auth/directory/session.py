@@ -21,11 +21,13 @@ __all__ = [
 ]
 
 # RFC 4511 appendix A.2, of a bind: who says so has looked at the user, and does not let him in.
-# unwillingToPerform is 389 Directory Server's word for a locked account.
+# unwillingToPerform is 389 Directory Server's word for a locked account, and invalidDNSyntax is
+# OpenLDAP's for a name that nobody can have (mail={user} is ASCII).
 _REFUSALS = (
     ldap.INVALID_CREDENTIALS,
     ldap.INAPPROPRIATE_AUTH,
     ldap.NO_SUCH_OBJECT,
+    ldap.INVALID_DN_SYNTAX,
     ldap.UNWILLING_TO_PERFORM,
     ldap.CONSTRAINT_VIOLATION,
 )
@@ -103,7 +105,8 @@ class Session:
                 if kind == ldap.RES_SEARCH_RESULT:
                     break
         except ldap.SIZELIMIT_EXCEEDED as error:
-            if not limit:
+            # The server's own limit may be lower, and one entry of several is not the only one.
+            if not limit or len(found) < limit:
                 raise DirectoryError(_words(error)) from None
         except ldap.LDAPError as error:
             raise DirectoryError(_words(error)) from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,7 +31,12 @@ _KEYS = (
 )
 _PORTS = {"ldap": 389, "ldaps": 636}
 
-_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?").fullmatch
+# An IPv4 address is written like a name. Names are ASCII, as certificates have them, and without
+# the underscore, which no certificate holds and IDNA (RFC 5890) refuses.
+_label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_host = re.compile(
+    rf"(?:\[([0-9A-Fa-f:.]+)\]|({_label}(?:\.{_label})*\.?))(?::([0-9]{{1,5}}))?"
+).fullmatch
 _attribute = re.compile(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+").fullmatch
 _placeholder = re.compile(r"\{(\w*)\}")
 
@@ -160,10 +166,10 @@ def _url(url: str) -> tuple[tuple[Server, ...], str, list[str]]:
     servers = []
     for each in hosts.split(","):
         match = _host(each.strip())
-        port = int(match[2] or _PORTS[scheme]) if match else 0
-        if match is None or not 0 < port < 65536:
+        port = int(match[3] or _PORTS[scheme]) if match else 0
+        if match is None or not 0 < port < 65536 or not _is_ipv6(match[1] or "::"):
             raise ValueError(f"{each!r}: is no host; write HOST, HOST:PORT or [IPv6]:PORT")
-        servers.append(Server(match[1].strip("[]"), port, scheme == "ldaps"))
+        servers.append(Server(match[1] or match[2], port, scheme == "ldaps"))
     # RFC 4516 section 2.1: what is special in a URL is written as %XX.
     try:
         base, *query = (unquote(part, errors="strict").strip() for part in path.split("?"))
@@ -172,6 +178,14 @@ def _url(url: str) -> tuple[tuple[Server, ...], str, list[str]]:
     if base:
         _checked_dn("base", base)
     return tuple(servers), base, query
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_together(known: DirectorySettings, searches: bool, said: dict[str, str]) -> None:
@@ -227,7 +241,7 @@ def _checked_filter(key: str, text: str) -> str:
         if depth <= 0 and position < len(text) - 1:
             break
     else:
-        if depth == 0 and text.startswith("("):
+        if depth == 0 and text.startswith("(") and "\0" not in text:
             return text
     raise ValueError(f"{key} {text!r}: is no filter; write it in parentheses, (objectClass=person)")
 

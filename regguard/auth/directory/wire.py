@@ -7,9 +7,9 @@ from typing import Any
 
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.error import ConnectError, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS
@@ -200,6 +200,9 @@ def open_wire(reactor: Any, server: Server, trust_root: Any, *, starttls: bool) 
 
 
 def _no_connection(failure: Failure) -> Failure:
+    if failure.check(ConnectingCancelledError):
+        # An endpoint's own word for it, which nobody else knows.
+        return Failure(CancelledError())
     failure.trap(ConnectError, DNSLookupError)
     return Failure(WireError(_words(failure.value)))
 

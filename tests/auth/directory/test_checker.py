@@ -219,6 +219,22 @@ def test_groups_that_could_pass_for_others_count_by_dn_only(build: Callable[...,
     assert avatar.groups == {r"cn=cn\3ddevs\2cou\3dg\2cdc\3dx,ou=mine,dc=x", "ou=staff,dc=x"}
 
 
+@pytest.mark.parametrize("name", ["cn=#04024869,dc=x", "1.2.3=#04024869,dc=x", "", "devs"])
+def test_a_found_group_whose_dn_is_beyond_rules_is_left_out(
+    name: str, build: Callable[..., House]
+) -> None:
+    """The user has his other groups all the same."""
+    house = build(SEARCHING + ";group-base=ou=g,dc=x;group-filter=(member={dn})")
+    house.lines.session.groups = [
+        Entry(name, {"cn": ["devs"]}),
+        Entry("cn=ops,ou=g,dc=x", {"cn": ["ops"]}),
+    ]
+
+    (avatar,) = house.ask()
+
+    assert avatar.groups == {"ops", "cn=ops,ou=g,dc=x"}
+
+
 def test_groups_elsewhere_do_not_count(build: Callable[..., House]) -> None:
     """``group-base`` holds for memberOf as well."""
     house = build(SEARCHING + ";group-base=OU=other,DC=x")
@@ -347,6 +363,9 @@ def test_without_a_reactor_it_cannot_say() -> None:
     ("argument", "warned"),
     [
         ("ldap://ldap.example.org/dc=x", True),
+        ("ldap://127.0.0.1.example.org/dc=x", True),
+        ("ldap://127.0.0.1,ldap.example.org/dc=x", True),
+        ("ldap://[::1],localhost,127.0.0.2/dc=x", False),
         ("ldap://127.0.0.1/dc=x", False),
         ("ldap://ldap.example.org/dc=x;starttls", False),
         ("ldaps://ldap.example.org/dc=x", False),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from zope.interface.verify import verifyObject
 
-from regguard.auth.directory.settings import Server
-from regguard.auth.directory.wire import WireError, _Outer, starttls_agreed
+from regguard.auth.directory.settings import Server, parse_settings
+from regguard.auth.directory.wire import WireError, _Outer, open_wire, starttls_agreed
 
 YES = bytes.fromhex("300c02010178070a010004000400")
 NO = bytes.fromhex("300c02010178070a013404000400")  # 52: unavailable
@@ -118,6 +118,20 @@ def test_a_refusal_ends_the_connection() -> None:
     assert isinstance(failure_of(connection.opened), WireError)
     assert transport.aborted
     assert not transport.secured
+
+
+@pytest.mark.parametrize("scheme", ["ldap", "ldaps"])
+def test_who_cancels_while_it_connects_is_told_so(scheme: str) -> None:
+    """A server that is gone takes no connection: to be asked in time, the next one is waiting."""
+    (server,) = parse_settings(f"{scheme}://127.0.0.1/dc=x").servers
+    reactor = MemoryReactorClock()
+    opening = open_wire(reactor, server, None, starttls=False)
+    assert len(reactor.tcpClients) == 1
+
+    opening.cancel()
+
+    assert isinstance(failure_of(opening), CancelledError)
+    assert not reactor.getDelayedCalls()
 
 
 def test_who_cancels_has_the_connection_cut() -> None:

@@ -37,6 +37,7 @@ from regguard.auth.realm import Groups, Realm, User
 from regguard.auth.threads import WAITING_PER_THREAD
 from regguard.auth.throttle import REFUSED_TTL, Throttle
 from regguard.auth.verified import TTL, VerifiedCredentials
+from tests.canary import CANARY
 
 Write = Callable[..., str]
 Outcome = Callable[[Any], Any]
@@ -504,14 +505,12 @@ def test_a_broken_checker_is_logged_and_never_admits(
     """It is no "wrong password" either: nobody can say, so the client is to come again."""
     with capturedLogs() as logs:
         answer = outcome(
-            make(clock, Scripted(broken), Scripted(refuse)).authenticate(
-                basic("ci", "canary"), HOME
-            )
+            make(clock, Scripted(broken), Scripted(refuse)).authenticate(basic("ci", CANARY), HOME)
         )
 
     assert isinstance(answer, CheckerFailed)
     assert [event["log_level"] for event in logs] == [LogLevel.critical]
-    assert "canary" not in str(logs)
+    assert CANARY not in str(logs)
 
 
 def test_a_broken_checker_does_not_keep_out_whom_another_admits(
@@ -766,10 +765,10 @@ def test_refused_log_ins_are_audited_each_and_asking_first_is_none(
             throttled.authenticate(None)
         assert logs == []
         with pytest.raises(Unauthenticated):
-            throttled.authenticate(b"Bearer canary")
+            throttled.authenticate(b"Bearer " + CANARY.encode())
         wrong(throttled, basic, outcome, "xyz")
         with pytest.raises(Throttled):
-            throttled.authenticate(basic("ci", "canary"))
+            throttled.authenticate(basic("ci", CANARY))
 
     said = [(event["log_level"].name, event["user"], event["reason"]) for event in logs]
     too_many = "too many wrong passwords for this user from this network"
@@ -780,7 +779,7 @@ def test_refused_log_ins_are_audited_each_and_asking_first_is_none(
         ("info", "ci", too_many),
     ]
     assert {event["network"] for event in logs} == {"192.0.2.0/24"}
-    assert "canary" not in str(logs)
+    assert CANARY not in str(logs)
 
 
 def test_everybody_who_waited_for_a_refusal_is_audited(
@@ -801,7 +800,7 @@ def test_f01_a_checker_whose_exception_repeats_the_password_is_logged_without_it
     clock: Clock, basic: Basic, outcome: Outcome, spelled: str
 ) -> None:
     """The fault is named, by its kind; its text stays out of the log."""
-    password = "can\u00e4ry's\\secret"
+    password = f"\u00e4'\\{CANARY}"
     header = basic("ci", password)
     text = spelled.format(password, password.encode(), header[6:].decode())
 

@@ -455,14 +455,15 @@ class Guard(MultiService):
             _LOG.info("{line}", line=line)
         for warning in self._parts.warnings:
             _LOG.warn("{warning}", warning=warning)
-        for description in settings.listen:
-            self._listen(description, self._access_log)
-        super().startService()  # type: ignore[no-untyped-call]
-        self._relay.start()
+        # Before anybody sees that it listens: without a handler SIGHUP ends the process.
         if hasattr(signal, "SIGHUP"):
             signal.signal(
                 signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._watcher.reload)
             )
+        for description in settings.listen:
+            self._listen(description, self._access_log)
+        super().startService()  # type: ignore[no-untyped-call]
+        self._relay.start()
 
     def _listen(self, description: str, access_log: AccessLog) -> None:
         try:

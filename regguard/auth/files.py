@@ -229,6 +229,11 @@ def text_lines(data: bytes, path: str) -> list[tuple[int, str]]:
     return lines
 
 
+def counted(number: int, noun: str) -> str:
+    """Say what a file holds: ``1 user``, ``2 users``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class InThread(Protocol):
     """Calls a function in some other thread; ``twisted.internet.threads.deferToThread`` is one."""
 

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from regguard.auth.files import FileError, WatchedFile, text_lines
+from regguard.auth.files import FileError, WatchedFile, counted, text_lines
 from regguard.auth.hashes import StoredHash
 from regguard.auth.interfaces import IHostedChecker, IStoredHashChecker, IVersionedChecker
 
@@ -51,7 +51,7 @@ class PasswordTable:
         return {name: stored for name, stored in self.users.items() if stored.weak}
 
     def __repr__(self) -> str:
-        return f"{len(self.users)} users"
+        return counted(len(self.users), "user")
 
 
 def cure(path: str, name: str) -> str:

@@ -14,7 +14,7 @@ from typing import cast
 from twisted.cred.portal import IRealm
 from zope.interface import Interface, implementer
 
-from regguard.auth.files import FileError, WatchedFile, text_lines
+from regguard.auth.files import FileError, WatchedFile, counted, text_lines
 from regguard.auth.interfaces import AvatarId, IUser
 
 _NO_GROUPS: frozenset[str] = frozenset()
@@ -55,7 +55,7 @@ class GroupTable:
         self.groups = {user: frozenset(names) for user, names in groups.items()}
 
     def __repr__(self) -> str:
-        return f"{len(self.members)} groups of {len(self.groups)} users"
+        return f"{counted(len(self.members), 'group')} of {counted(len(self.groups), 'user')}"
 
 
 def parse_groups(data: bytes, path: str) -> GroupTable:

@@ -37,6 +37,7 @@ from tests.auth.house import (
     make,
     refuse,
 )
+from tests.canary import CANARY
 
 # -- the way in --------------------------------------------------------------------------------
 
@@ -223,14 +224,12 @@ def test_a_broken_checker_is_logged_and_never_admits(
     """It is no "wrong password" either: nobody can say, so the client is to come again."""
     with capturedLogs() as logs:
         answer = outcome(
-            make(clock, Scripted(broken), Scripted(refuse)).authenticate(
-                basic("ci", "canary"), HOME
-            )
+            make(clock, Scripted(broken), Scripted(refuse)).authenticate(basic("ci", CANARY), HOME)
         )
 
     assert isinstance(answer, CheckerFailed)
     assert [event["log_level"] for event in logs] == [LogLevel.critical]
-    assert "canary" not in str(logs)
+    assert CANARY not in str(logs)
 
 
 def test_a_broken_checker_does_not_keep_out_whom_another_admits(
@@ -300,7 +299,7 @@ def test_f01_a_checker_whose_exception_repeats_the_password_is_logged_without_it
     clock: Clock, basic: Basic, outcome: Outcome, spelled: str
 ) -> None:
     """The fault is named, by its kind; its text stays out of the log."""
-    password = "can\u00e4ry's\\secret"
+    password = f"\u00e4'\\{CANARY}"
     header = basic("ci", password)
     text = spelled.format(password, password.encode(), header[6:].decode())
 

@@ -63,6 +63,7 @@ def test_e14_a_usual_file_is_read() -> None:
 
     assert set(table.users) == {b"ci", b"a#b c", "jürgen".encode()}
     assert repr(table) == "3 users"
+    assert repr(parse_htpasswd(f"ci:{ONE}".encode(), "auth/htpasswd")) == "1 user"
 
 
 @pytest.mark.parametrize(

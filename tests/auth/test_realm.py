@@ -34,6 +34,20 @@ def test_groups_are_read_as_apache_reads_them(write: Write) -> None:
     assert repr(groups.table) == "3 groups of 3 users"
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a:", "1 group of 0 users"),
+        ("a: x", "1 group of 1 user"),
+        ("a: x\nb: x", "2 groups of 1 user"),
+        ("# nobody", "0 groups of 0 users"),
+    ],
+)
+def test_the_log_counts_in_good_english(text: str, shown: str) -> None:
+    """One is one group, one user; nothing is none of many."""
+    assert repr(parse_groups(text.encode(), "auth/groups")) == shown
+
+
 def test_without_a_file_nobody_is_in_a_group() -> None:
     """No groups file: no groups."""
     assert Groups().of("ci") == frozenset()

@@ -26,6 +26,7 @@ from tests.auth.house import (
     make,
     refuse,
 )
+from tests.canary import CANARY
 
 
 @pytest.fixture
@@ -215,10 +216,10 @@ def test_refused_log_ins_are_audited_each_and_asking_first_is_none(
             throttled.authenticate(None)
         assert logs == []
         with pytest.raises(Unauthenticated):
-            throttled.authenticate(b"Bearer canary")
+            throttled.authenticate(b"Bearer " + CANARY.encode())
         wrong(throttled, basic, outcome, "xyz")
         with pytest.raises(Throttled):
-            throttled.authenticate(basic("ci", "canary"))
+            throttled.authenticate(basic("ci", CANARY))
 
     said = [(event["log_level"].name, event["user"], event["reason"]) for event in logs]
     too_many = "too many wrong passwords for this user from this network"
@@ -229,7 +230,7 @@ def test_refused_log_ins_are_audited_each_and_asking_first_is_none(
         ("info", "ci", too_many),
     ]
     assert {event["network"] for event in logs} == {"192.0.2.0/24"}
-    assert "canary" not in str(logs)
+    assert CANARY not in str(logs)
 
 
 def test_everybody_who_waited_for_a_refusal_is_audited(

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.canary import is_searched_for
 from tests.e2e.programs import Guard, binary
 
 # The longest call here moves 200 MB.
@@ -30,7 +31,7 @@ class Answer:
 
 def curl(guard: Guard, target: str, *words: str, credentials: str | None = None) -> Answer:
     """One request through the guard; the body must be text."""
-    login = ("--user", credentials) if credentials else ()
+    login = _login("--user", credentials) if credentials else ()
     done = subprocess.run(
         [
             *(binary("curl"), "--silent", "--show-error", "--include", "--http1.1"),
@@ -47,6 +48,12 @@ def curl(guard: Guard, target: str, *words: str, credentials: str | None = None)
     return Answer(int(status_line.split()[1]), tuple(lines), body)
 
 
+def _login(option: str, credentials: str) -> tuple[str, str]:
+    password = credentials.rpartition(":")[2]
+    assert not password or is_searched_for(password), "make passwords with tests.canary.secret"
+    return option, credentials
+
+
 @dataclass(frozen=True)
 class Skopeo:
     """skopeo with the test CA, and a home of its own."""
@@ -58,7 +65,7 @@ class Skopeo:
         """Copy an OCI layout to the guard; "" or what skopeo complained about."""
         trust = str(self.guard.ground.trust)
         return self._copy(
-            *("--dest-cert-dir", trust, "--dest-creds", credentials),
+            *("--dest-cert-dir", trust, *_login("--dest-creds", credentials)),
             *(f"oci:{layout}:{tag}", f"docker://{self.guard.host}/{name}"),
         )
 
@@ -66,7 +73,7 @@ class Skopeo:
         """Copy from the guard to an OCI layout; "" or what skopeo complained about."""
         trust = str(self.guard.ground.trust)
         return self._copy(
-            *("--src-cert-dir", trust, "--src-creds", credentials),
+            *("--src-cert-dir", trust, *_login("--src-creds", credentials)),
             *(f"docker://{self.guard.host}/{name}", f"oci:{layout}:{tag}"),
         )
 

@@ -1,4 +1,7 @@
-"""Real programs for end-to-end tests: started, waited for, watched, and stopped by their id."""
+"""Real programs for end-to-end tests: started, waited for, watched, and stopped by their id.
+
+Passwords are searched for in all that they write and show of themselves.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,13 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
+
+from tests.canary import CANARY, ON_ARGV, SEARCH, secret
 
 # Waiting ends when the awaited thing is there; this only bounds a wait for what never comes.
 PATIENCE = 30.0
@@ -43,12 +49,18 @@ def accepts(port: int) -> bool:
 
 
 class Program:
-    """A running program whose output goes into a file."""
+    """A running program whose output goes into a file; ``more_logs`` it writes itself."""
 
     def __init__(
-        self, argv: list[str], log: Path, folder: Path, environment: Mapping[str, str] | None = None
+        self,
+        argv: list[str],
+        log: Path,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        more_logs: Sequence[Path] = (),
     ) -> None:
         self.log = log
+        self._logs = (log, *more_logs)
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 argv,
@@ -58,6 +70,24 @@ class Program:
                 stderr=subprocess.STDOUT,
                 env=environment,
             )
+        process = Path("/proc") / str(self.pid)
+        #: What it shows of itself while it runs, by place: read at the start, and again before it
+        #: is stopped. Pages that a program serves about itself belong here, too.
+        self.shown: dict[str, Callable[[], bytes]] = {
+            place: (process / place).read_bytes for place in ("cmdline", "environ")
+        }
+        self._look_at_what_is_shown()
+
+    def _look_at_what_is_shown(self) -> None:
+        for place, read in self.shown.items():
+            with contextlib.suppress(OSError):  # it ended by itself
+                words = (CANARY,) if place == "cmdline" else (CANARY, ON_ARGV)
+                SEARCH.look(f"{place} of the program behind {self.log}", read(), words)
+
+    def _look_at_logs(self) -> None:
+        for log in self._logs:
+            if log.exists():
+                SEARCH.look(str(log), log.read_bytes())
 
     @property
     def pid(self) -> int:
@@ -82,20 +112,33 @@ class Program:
     def _kill(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._look_at_logs()
 
     def ended(self) -> int:
         """Wait for its end; return its exit status."""
         try:
-            return self._process.wait(PATIENCE)
+            status = self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._kill()
             raise AssertionError(f"did not end in {PATIENCE:.0f} s:\n{self.output()}") from None
+        self._look_at_logs()
+        return status
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send the signal and wait for the end; return the exit status."""
         if self._process.poll() is None:
+            self._look_at_what_is_shown()
             self._process.send_signal(number)
         return self.ended()
+
+
+def run(argv: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program that ends by itself, whatever its exit status."""
+    done = subprocess.run(
+        argv, cwd=folder, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    SEARCH.look(f"output of {argv}", (done.stdout + done.stderr).encode())
+    return done
 
 
 class Registry:
@@ -145,8 +188,8 @@ class Ground:
     rsa_certificate: Path
     htpasswd: Path
     groups: Path
-    reader: tuple[str, str] = ("testuser", "testpassword")
-    pusher: tuple[str, str] = ("testuserpush", "testpasswordpush")
+    reader: tuple[str, str] = ("testuser", secret("reader's"))
+    pusher: tuple[str, str] = ("testuserpush", secret("pusher's"))
 
     @property
     def as_reader(self) -> str:
@@ -198,6 +241,7 @@ class Guard:
             folder / "guard.log",
             folder,
             environment,
+            [folder / file for option, file in pairwise(words) if option == "--access-log"],
         )
         self.program.wait_until("the guard to listen", lambda: accepts(self.port))
 

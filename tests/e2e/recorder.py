@@ -8,6 +8,8 @@ import socket
 import threading
 from types import TracebackType
 
+from tests.canary import SEARCH
+
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -43,6 +45,7 @@ class Recorder:
             thread.join()
         for sock in (self._listener, *self._open):
             sock.close()
+        SEARCH.look("octets sent upstream", bytes(self.received))
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

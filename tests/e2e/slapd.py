@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from tests.canary import secret
 from tests.certificates import Authority
 from tests.e2e.programs import Program, accepts, binary, free_port
 
@@ -12,18 +13,18 @@ SUFFIX = "dc=example,dc=org"
 PEOPLE = f"ou=people,{SUFFIX}"
 GROUPS = f"ou=groups,{SUFFIX}"
 READER = f"cn=reader,{SUFFIX}"
-READER_PASSWORD = "the-reader's-password"
+READER_PASSWORD = secret("the-reader's-password")
 _ADMIN = f"cn=admin,{SUFFIX}"
 _ADMIN_PASSWORD = "the-admin's-password"
 
 # User name to password; each one's entry is uid=NAME below ou=people.
 PASSWORDS = {
-    "alice": "alice's password",
-    "bob": "bob's password",
-    "Ca(ro)l*": "carol's password",
+    "alice": secret("alice's password"),
+    "bob": secret("bob's password"),
+    "Ca(ro)l*": secret("carol's password"),
 }
 # Two entries have this uid, in different branches.
-TWIN = ("twin", "the twins' password")
+TWIN = ("twin", secret("the twins' password"))
 
 # memberOf is made by the overlay, for groupOfNames only: devs shows it, and testers is found by a
 # search for memberUid. There are two groups named devs; their DNs tell them apart.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from regguard.demo.image import digest, random_image
+from tests.canary import secret
 from tests.e2e.clients import Skopeo, curl
 from tests.e2e.programs import Ground, Guard, Registry, StartGuard
 
@@ -63,8 +64,9 @@ def test_login_check(guard: Guard) -> None:
 
 def test_wrong_password_is_refused(guard: Guard, skopeo: Skopeo, tmp_path: Path) -> None:
     """A wrong password gets 401, and skopeo says so."""
-    assert curl(guard, "/v2/", credentials="testuser:wrong").status == 401
-    said = skopeo.pull("any/thing:v1", tmp_path / "out", "v1", "testuser:wrong")
+    wrong = f"testuser:{secret('wrong')}"
+    assert curl(guard, "/v2/", credentials=wrong).status == 401
+    said = skopeo.pull("any/thing:v1", tmp_path / "out", "v1", wrong)
     assert "unauthorized" in said or "invalid username/password" in said
 
 

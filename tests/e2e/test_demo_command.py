@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.canary import spellings
 from tests.e2e.programs import FAULTS, Program, accepts, free_port
 
 DEMO = [sys.executable, "-m", "regguard.cli", "demo"]
@@ -58,13 +59,17 @@ def test_runs_until_told_to_stop(tmp_path: Path, number: int) -> None:
         )
         children = _children(demo.pid)
         assert len(children) == 2
-        for password in re.findall(r"\b[0-9a-f]{16}\b", page):
+        passwords = re.findall(r"\b[0-9a-f]{16}\b", page)
+        assert passwords
+        for password in passwords:
             assert not any(password in command for command in children.values())
     finally:
         status = demo.stop(number)
 
     assert status == 0
     assert not FAULTS.search(demo.output())
+    log = demo.output().removeprefix(page).encode()
+    assert [each for each in passwords if any(part in log for part in spellings(each))] == []
     assert not accepts(port)
     assert list(stage.iterdir()) == []
     for pid in children:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.canary import secret
 from tests.e2e.engines import Containerd, Docker, Engine, Podman, Refused
 from tests.e2e.programs import Ground, Guard, Registry
 from tests.e2e.slapd import GROUPS, PASSWORDS, Slapd
@@ -78,7 +79,7 @@ def test_wrong_password_is_told_so(engine: Engine) -> None:
     """No credential that was good before helps."""
 
     def log_in_and_push() -> None:
-        engine.login("alice", "wrong")
+        engine.login("alice", secret("wrong"))
         engine.push("team/refused:v1")
 
     with pytest.raises(Refused) as refused:

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from regguard.auth.directory.checker import DEADLINE
+from tests.canary import secret
 from tests.certificates import Authority
 from tests.e2e.clients import Answer, curl
 from tests.e2e.programs import Ground, Guard, Registry, StartGuard, free_port
 from tests.e2e.slapd import GROUPS, PASSWORDS, PEOPLE, READER, SUFFIX, TWIN, Slapd
 
+WRONG = secret("wrong")
 ALICE = "alice:" + PASSWORDS["alice"]
 BOB = "bob:" + PASSWORDS["bob"]
 # Seconds, of its login. The guard's answer comes after 10 at most.
@@ -54,8 +56,8 @@ def test_search_and_bind(by_search: Guard) -> None:
     """Right passwords are admitted; wrong ones and unknown users are told the same."""
     assert login(by_search, ALICE) == 200
     assert login(by_search, BOB) == 200
-    wrong = curl(by_search, "/v2/", credentials="alice:wrong")
-    unknown = curl(by_search, "/v2/", credentials="nobody:wrong")
+    wrong = curl(by_search, "/v2/", credentials=f"alice:{WRONG}")
+    unknown = curl(by_search, "/v2/", credentials=f"nobody:{WRONG}")
     assert (wrong.status, unknown.status) == (401, 401)
     assert wrong.body == unknown.body
 
@@ -142,8 +144,8 @@ def test_direct_bind(tls: bool, slapd: Slapd, registry: Registry, start_guard: S
     auth = f"ldap:{url};user-dn=uid={{user}},{PEOPLE}{more}"
     guard = start_guard(registry.url, "--auth", auth, "--push", "group:devs")
 
-    assert login(guard, "alice:wrong") == 401
-    assert login(guard, "nobody:wrong") == 401
+    assert login(guard, f"alice:{WRONG}") == 401
+    assert login(guard, f"nobody:{WRONG}") == 401
     assert try_to_push(guard, "Alice:" + PASSWORDS["alice"]).status == 202
     guard.wait_for_line(" - alice ", "POST /v2/team/app/")
     # A comma in the name is no way into another branch.
@@ -242,7 +244,7 @@ def _referral(slapd: Slapd, folder: Path) -> str:
 
 def _wrong_service_password(slapd: Slapd, folder: Path) -> str:
     file = folder / "password"
-    file.write_text("wrong\n")
+    file.write_text(f"{WRONG}\n")
     return slapd.searching().replace(str(slapd.password_file), str(file))
 
 
@@ -307,7 +309,7 @@ def test_next_replica_is_asked(
     guard = start_guard(registry.url, "--auth", slapd.searching(url=hosts))
 
     assert login(guard, ALICE) == 200
-    assert login(guard, "bob:wrong") == 401
+    assert login(guard, f"bob:{WRONG}") == 401
 
 
 @pytest.fixture
@@ -355,7 +357,8 @@ def test_silent_directory_delays_nobody_else(
 
     start = time.monotonic()
     with ThreadPoolExecutor(20) as clients:
-        waiting = [clients.submit(login, guard, f"bob:{number}") for number in range(20)]
+        wrong = [f"bob:{secret(str(number))}" for number in range(20)]
+        waiting = [clients.submit(login, guard, each) for each in wrong]
         assert [login(guard, guard.ground.as_pusher) for _ in range(5)] == [200] * 5
         assert not any(each.done() for each in waiting)
         assert [each.result() for each in waiting] == [503] * 20

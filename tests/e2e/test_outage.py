@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+from tests.canary import secret
 from tests.e2e.clients import curl
 from tests.e2e.programs import Ground, Registry, StartGuard
 
@@ -40,7 +41,7 @@ def test_login_is_checked_while_the_registry_is_down(
     guard = start_guard(Registry(tmp_path / "registry").url)
 
     assert curl(guard, "/v2/").status == 401
-    assert curl(guard, "/v2/", credentials="testuser:wrong").status == 401
+    assert curl(guard, "/v2/", credentials=f"testuser:{secret('wrong')}").status == 401
 
 
 def test_stale_connections_do_not_show(

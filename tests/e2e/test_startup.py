@@ -23,6 +23,7 @@ from tests.e2e.programs import (
     accepts,
     binary,
     free_port,
+    run,
     twist,
 )
 
@@ -83,14 +84,7 @@ def test_sigterm_ends_it_cleanly(guard: Guard, ground: Ground, tmp_path: Path) -
 
 def refusal(place: Path, *words: str, through: Sequence[str] = ()) -> str:
     """Start with these words, which must fail; the one line that says why."""
-    done = subprocess.run(
-        [*through, *twist(*words)],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=START_SECONDS,
-        check=False,
-    )
+    done = run([*through, *twist(*words)], place)
     said = done.stderr + done.stdout
     assert done.returncode != 0, said
     assert not FAULTS.search(said), said

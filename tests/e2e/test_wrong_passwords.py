@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.canary import secret
 from tests.e2e.clients import curl
 from tests.e2e.programs import Guard, Registry, StartGuard
 
@@ -15,14 +16,15 @@ def test_e12_the_eleventh_wrong_password_is_refused_without_a_look(
 ) -> None:
     """By default; who is known already, and everybody else, works on."""
     guard = start_guard(registry.url)
-    user, password = guard.ground.reader
+    user, _ = guard.ground.reader
     assert curl(guard, "/v2/", credentials=guard.ground.as_reader).status == 200
 
     for number in range(LIMIT):
         for _ in range(2):  # docker repeats itself
             assert curl(guard, "/v2/").status == 401
-            assert curl(guard, "/v2/", credentials=f"{user}:wrong{number}").status == 401
-    answer = curl(guard, "/v2/", credentials=f"{user}:another")
+            wrong = f"{user}:{secret(str(number))}"
+            assert curl(guard, "/v2/", credentials=wrong).status == 401
+    answer = curl(guard, "/v2/", credentials=f"{user}:{secret('another')}")
 
     assert answer.status == 429
     (wait,) = answer.headers("Retry-After")
@@ -32,7 +34,6 @@ def test_e12_the_eleventh_wrong_password_is_refused_without_a_look(
     assert wait in error["message"]
     assert curl(guard, "/v2/", credentials=guard.ground.as_reader).status == 200
     assert curl(guard, "/v2/", credentials=guard.ground.as_pusher).status == 200
-    assert password not in guard.program.output()
 
 
 def test_e12_the_log_says_who_was_refused_from_where_and_why(
@@ -42,8 +43,8 @@ def test_e12_the_log_says_who_was_refused_from_where_and_why(
     guard = start_guard(registry.url, "--throttle", "2/1h")
     curl(guard, "/v2/")
     for number in range(2):
-        curl(guard, "/v2/", credentials=f"eve:wrong{number}")
-    curl(guard, "/v2/", credentials="eve:wrong")
+        curl(guard, "/v2/", credentials=f"eve:{secret(str(number))}")
+    curl(guard, "/v2/", credentials=f"eve:{secret('wrong')}")
     guard.program.stop()
 
     place = "127.0.0.0/24"
@@ -62,4 +63,5 @@ def test_throttle_off_looks_at_every_password(start_guard: StartGuard, registry:
     guard: Guard = start_guard(registry.url, "--throttle", "off")
 
     for number in range(LIMIT + 2):
-        assert curl(guard, "/v2/", credentials=f"testuser:wrong{number}").status == 401
+        wrong = f"testuser:{secret(str(number))}"
+        assert curl(guard, "/v2/", credentials=wrong).status == 401

@@ -11,6 +11,7 @@ from regguard.access import Policy
 from regguard.auth.interfaces import Unauthenticated
 from regguard.auth.realm import User
 from regguard.guard import HOLD, GuardResource
+from tests.canary import CANARY
 from tests.relay.world import Answer, Peer, World, read_answers
 
 D = b"sha256:" + b"0123456789abcdef" * 4
@@ -50,7 +51,7 @@ WRITER = User("writer", frozenset({"pusher"}))
 
 def credential(name: str) -> bytes:
     """The value of Authorization for a user."""
-    return b"Basic " + b64encode(name.encode() + b":canary")
+    return b"Basic " + b64encode(name.encode() + f":{CANARY}".encode())
 
 
 def request(

@@ -1,0 +1,36 @@
+"""What holds for the session as a whole, also when only a part of the tests was selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    eventAsJSON,
+    eventAsText,
+    globalLogPublisher,
+)
+from zope.interface import implementer
+
+from tests.canary import SEARCH
+
+
+@implementer(ILogObserver)
+def _look_at(event: LogEvent) -> None:
+    """As both log formats would write it, traceback included."""
+    # Of a copy: eventAsJSON leaves something of its own in the event.
+    octets = f"{eventAsText(event)}\n{eventAsJSON(dict(event))}".encode(errors="replace")
+    SEARCH.look(f"log of {event.get('log_namespace')}", octets)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_password_was_seen() -> Iterator[None]:
+    """F01: no log, process list, environment or registry has shown a password."""
+    globalLogPublisher.addObserver(_look_at)
+    yield
+    globalLogPublisher.removeObserver(_look_at)
+    if SEARCH.found:
+        lines = [f"{where}: {around!r}" for where, around in SEARCH.found.items()]
+        pytest.fail("\n".join(("passwords stand in", *lines)), pytrace=False)

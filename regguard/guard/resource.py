@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine
 from secrets import token_hex
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -28,7 +28,9 @@ from regguard.auth.realm import User
 from regguard.guard.catalog import catalog_page
 from regguard.guard.missing import ask_in_vain, is_missing, no_such_repository
 from regguard.guard.tags import LARGEST_MANIFEST, Turns, check_deletion, check_tags
-from regguard.relay import Relay, UpstreamFailure
+from regguard.relay import BodyTooLong, Relay, UpstreamFailure, read_whole
+
+T = TypeVar("T")
 
 RETRY_AFTER = 5
 """Seconds after which a client should come again when too much is under way.  podman reads it;
@@ -163,38 +165,30 @@ class GuardResource:
     # -- what takes questions to the registry ----------------------------------------------
 
     def _run(self, request: Any, answering: Coroutine[Any, Any, None]) -> None:
-        """Answer a request step by step, for as long as the client is there."""
         running: Deferred[None] = Deferred.fromCoroutine(answering)
-        if not running.called:
-            request.when_gone = lambda _: running.cancel()
         running.addErrback(self._not_answered, request)
         running.addErrback(self._fault, request)
 
     def _not_answered(self, failure: Failure, request: Any) -> None:
-        if failure.check(CancelledError) and not request.live:
-            return
-        if not isinstance(failure.value, UpstreamFailure):
+        if isinstance(failure.value, UpstreamFailure):
+            self.upstream_failed(request, failure.value)
+        elif request.live or not failure.check(CancelledError):
             failure.raiseException()
-        request.when_gone = None
-        self.upstream_failed(request, failure.value)
 
     async def _catalog(self, relay: Relay, request: Any, user: User, access: Access) -> None:
-        page = await catalog_page(relay, user, self.policy, access)
-        request.when_gone = None
-        request.answer(page)
+        page = catalog_page(relay, user, self.policy, access)
+        request.answer(await _while_there(request, page))
 
     async def _hide(self, relay: Relay, request: Any, access: Access) -> None:
-        await ask_in_vain(relay, request.user_name, request.head.method, access)
-        request.when_gone = None
+        in_vain = ask_in_vain(relay, request.user_name, request.head.method, access)
+        await _while_there(request, in_vain)
         request.answer(no_such_repository(access.repository))
 
     async def _missing(
         self, relay: Relay, request: Any, user: User, access: Access, grant: Grant
     ) -> None:
-        """Answer where the registry said 404, and a repository of the kind may be hidden."""
-        missing = await is_missing(relay, user.name, access.repository)
-        request.when_gone = None
-        if missing:
+        """Answer where the registry said 404, and another repository may be hidden."""
+        if await _while_there(request, is_missing(relay, user.name, access.repository)):
             request.answer(no_such_repository(access.repository))
         else:
             # The repository is there, and what it lacks the registry says best.
@@ -209,17 +203,21 @@ class GuardResource:
         body = None
         if unchanged.deletes is None:
             # Whole before its turn: a slow client must not keep the others waiting.
-            body = await request.whole_body(LARGEST_MANIFEST)
-        await self._turns.take(access.repository)
+            try:
+                body = await _while_there(request, read_whole(request, LARGEST_MANIFEST))
+            except BodyTooLong as error:
+                request.answer(answers.error(413, "SIZE_INVALID", str(error)))
+                return
+        await _while_there(request, self._turns.take(access.repository))
         try:
             if body is None:
-                denial = await check_deletion(relay, user.name, access, unchanged)
+                check = check_deletion(relay, user.name, access, unchanged)
             else:
-                denial = await check_tags(relay, user.name, access, unchanged, body)
+                check = check_tags(relay, user.name, access, unchanged, body)
+            denial = await _while_there(request, check)
         except BaseException:
             self._turns.give_back(access.repository)
             raise
-        request.when_gone = None
         request.when_over = lambda: self._turns.give_back(access.repository)
         if denial is not None:
             self._deny(request, access, denial)
@@ -264,3 +262,13 @@ class GuardResource:
         if request.live:
             more = (b"Retry-After: %d" % RETRY_AFTER,) if failure.status == 503 else ()
             request.answer(answers.error(failure.status, "UNAVAILABLE", failure.message, *more))
+
+
+async def _while_there(request: Any, awaited: Coroutine[Any, Any, T] | Deferred[T]) -> T:
+    """Await something, and give it up when the client leaves."""
+    waiting = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
+    request.when_gone = lambda _: waiting.cancel()
+    try:
+        return await waiting
+    finally:
+        request.when_gone = None

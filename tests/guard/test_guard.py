@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -206,7 +207,13 @@ def test_d10_a_denial_names_user_action_repository_and_rule(
     """docker prints the message of a 4xx; nothing went upstream."""
     error = check_own(guarded.ask(request(method, target)), 403, "DENIED")
 
-    assert error == {"code": "DENIED", "message": message, "detail": {"rule": rule}}
+    incident = error["detail"]["incident"]
+    assert re.fullmatch("[0-9a-f]{8}", incident)
+    assert error == {
+        "code": "DENIED",
+        "message": f"{message} (incident {incident})",
+        "detail": {"rule": rule, "incident": incident},
+    }
     assert guarded.registry.connections == []
 
 

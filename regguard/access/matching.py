@@ -127,7 +127,7 @@ class _Node:
             if node.least < best and fits(segment):
                 best = node.first(segments, depth, user, best)
         if self.tails:
-            owner = user if "/" not in user else _NOBODY
+            owner = _NOBODY if "/" in user or _BEHIND_USER in user else user
             rest = owner + _BEHIND_USER + "/".join(segments[depth - 1 :])
             for number, fits in self.tails:
                 if number < best and fits(rest):
@@ -177,11 +177,12 @@ def _expression(pattern: str) -> Fits:
         elif piece == "*":
             parts.append("[^/]*")
         elif piece == _USER:
-            parts.append(r"\1")
+            # By name: a number would swallow a digit that follows.
+            parts.append("(?P=user)")
         else:
             parts.append(re.escape(piece))
         start = piece.endswith("/")
-    return re.compile(f"([^{_BEHIND_USER}]*){_BEHIND_USER}" + "".join(parts)).fullmatch
+    return re.compile(f"(?P<user>[^{_BEHIND_USER}]*){_BEHIND_USER}" + "".join(parts)).fullmatch
 
 
 def tag_patterns(patterns: Iterable[str]) -> Fits:

@@ -183,15 +183,18 @@ def _expression(pattern: str) -> Fits:
 
 def _block(text: str, numbers: Iterator[int]) -> str:
     """The expression of a part of a pattern in which no ``**`` stands."""
-    return "/".join(_glob(segment, numbers) for segment in text.split("/"))
+    return "/".join(_glob(segment, numbers, "[^/]*?") for segment in text.split("/"))
 
 
-def _glob(text: str, numbers: Iterator[int]) -> str:
+def _glob(text: str, numbers: Iterator[int], last: str = "[^/]*") -> str:
+    """The expression of a segment; that of its ``last`` star is fastest where the end is fixed."""
     first, *others = text.split("*")
     parts = [_literal(first)]
     for number, other in enumerate(others, 1):
-        part = "[^/]*?" + _literal(other)
-        parts.append(part if number == len(others) else _once(part, numbers))
+        if number == len(others):
+            parts.append(last + _literal(other))
+        else:
+            parts.append(_once("[^/]*?" + _literal(other), numbers))
     return "".join(parts)
 
 

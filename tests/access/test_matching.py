@@ -54,6 +54,12 @@ def matched(pattern: str, repository: str, user: str = "al") -> bool:
         ("**/**", "a a/b a/b/c", ""),
         ("a/**/**", "a/b a/b/c", "a ab"),
         ("**/a/**/b/**", "a/b/x a/y/b/x y/a/b/x y/a/y/b/x/x", "a/b b/a/x a/xb/x"),
+        ("**/**/app", "app a/app a/b/app", "apps a/my-app"),
+        ("a/**/**/b", "a/b a/x/b a/x/y/b", "ab a/xb"),
+        # What fits early leaves the rest to what comes behind.
+        ("**/a/**/x/**/b", "a/x/a/b a/x/b q/a/q/x/q/b a/a/x/x/b", "x/a/b a/b/x a/xx/b"),
+        ("**a*b**c", "abc abac aab/abc a/ab/c xaxbxxc", "ac acb a/bc"),
+        ("**a/*b*c/**d", "a/bc/d a/a/bc/d a/xbcxc/a/bc/d", "a/bc a/b/c/d a/cb/d"),
         ("**/*-x/**", "a-x/b q/a-x/b/c", "a-x ax/b q/a-x"),
         ("*/**", "a/b a/b/c", "a"),
         ("**/*", "a a/b", ""),

@@ -14,9 +14,10 @@ A pattern fits the whole name or not at all.
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from regguard.access.target import is_repository
 
@@ -33,6 +34,7 @@ _BEHIND_USER = "\n"
 _NOBODY = "\0"
 
 _PIECE = re.compile(r"\*\*/|\*\*|\*|\{user\}|[a-z0-9._/-]")
+_DEEP = re.compile(r"(\*\*/?)")
 _TAG_PIECE = re.compile(r"[A-Za-z0-9_.*-]+")
 
 Fits = Callable[[str], object]
@@ -105,8 +107,8 @@ class _Node:
         if "*" not in segment:
             return self.literals.setdefault(segment, _Node())
         if segment not in self.globs:
-            glob = "[^/]*".join(re.escape(part) for part in segment.split("*"))
-            self.globs[segment] = (re.compile(glob).fullmatch, _Node())
+            glob = re.compile(_glob(segment, itertools.count()))
+            self.globs[segment] = (glob.fullmatch, _Node())
         return self.globs[segment][1]
 
     def first(self, segments: list[str], depth: int, user: str, best: int) -> int:
@@ -127,7 +129,7 @@ class _Node:
             if node.least < best and fits(segment):
                 best = node.first(segments, depth, user, best)
         if self.tails:
-            owner = user if "/" not in user else _NOBODY
+            owner = _NOBODY if "/" in user or _BEHIND_USER in user else user
             rest = owner + _BEHIND_USER + "/".join(segments[depth - 1 :])
             for number, fits in self.tails:
                 if number < best and fits(rest):
@@ -166,22 +168,49 @@ def _cure(character: str) -> str:
 
 def _expression(pattern: str) -> Fits:
     """Compile the rest of a pattern, for the user's name in front of the rest of the path."""
-    parts = []
-    start = True
-    for match in _PIECE.finditer(pattern):
-        piece = match[0]
-        if piece == "**/":
-            parts.append("(?:.*/)?" if start else ".*/")
-        elif piece == "**":
-            parts.append(".*")
-        elif piece == "*":
-            parts.append("[^/]*")
-        elif piece == _USER:
-            parts.append(r"\1")
+    numbers = itertools.count()
+    first, *others = _DEEP.split(pattern)
+    parts = [f"(?P<user>[^{_BEHIND_USER}]*){_BEHIND_USER}", _block(first, numbers)]
+    start = not first or first.endswith("/")
+    last = len(others) // 2
+    for number, (deep, block) in enumerate(zip(others[::2], others[1::2], strict=True), 1):
+        reach = ".*?" if deep == "**" else "(?:.*?/)??" if start else ".*?/"
+        part = reach + _block(block, numbers)
+        parts.append(part if number == last else _once(part, numbers))
+        start = (block or deep).endswith("/")
+    return re.compile("".join(parts)).fullmatch
+
+
+def _block(text: str, numbers: Iterator[int]) -> str:
+    """The expression of a part of a pattern in which no ``**`` stands."""
+    return "/".join(_glob(segment, numbers, "[^/]*?") for segment in text.split("/"))
+
+
+def _glob(text: str, numbers: Iterator[int], last: str = "[^/]*") -> str:
+    """The expression of a segment; that of its ``last`` star is fastest where the end is fixed."""
+    first, *others = text.split("*")
+    parts = [_literal(first)]
+    for number, other in enumerate(others, 1):
+        if number == len(others):
+            parts.append(last + _literal(other))
         else:
-            parts.append(re.escape(piece))
-        start = piece.endswith("/")
-    return re.compile(f"([^{_BEHIND_USER}]*){_BEHIND_USER}" + "".join(parts)).fullmatch
+            parts.append(_once("[^/]*?" + _literal(other), numbers))
+    return "".join(parts)
+
+
+def _literal(text: str) -> str:
+    # By name: a group's number would swallow a digit that follows.
+    return "(?P=user)".join(re.escape(part) for part in text.split(_USER))
+
+
+def _once(expression: str, numbers: Iterator[int]) -> str:
+    """An expression that is never matched in another way than the first.
+
+    What comes before another star, and ends as early as it can, leaves that star every choice; to
+    try the later ends, too, lets a long name cost seconds. Atomic groups came with Python 3.11.
+    """
+    name = f"once{next(numbers)}"
+    return f"(?=(?P<{name}>{expression}))(?P={name})"
 
 
 def tag_patterns(patterns: Iterable[str]) -> Fits:
@@ -190,8 +219,9 @@ def tag_patterns(patterns: Iterable[str]) -> Fits:
     :raises ValueError: with the cure.
     """
     expressions = []
+    numbers = itertools.count()
     for pattern in patterns:
         if not _TAG_PIECE.fullmatch(pattern):
             raise ValueError(f"{pattern!r}: write tags, with * for any characters, such as v*")
-        expressions.append(".*".join(re.escape(part) for part in re.split(r"\*+", pattern)))
+        expressions.append(_glob(re.sub(r"\*+", "*", pattern), numbers))
     return re.compile("|".join(expressions)).fullmatch

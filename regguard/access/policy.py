@@ -323,12 +323,11 @@ class Policy:
                 "an immutable tag may need it",
                 rule,
             )
+        right = ruling.rights["delete"].rule
+        if access.reference in access.tags:
+            return Grant(target, right)
         # Its tags go with a manifest.
-        return Grant(
-            target,
-            ruling.rights["delete"].rule,
-            Unchanged(rule, is_immutable, deletes=access.reference),
-        )
+        return Grant(target, right, Unchanged(rule, is_immutable, deletes=access.reference))
 
     def _denial(self, name: str, groups: frozenset[str], access: Access, ruling: _Ruling) -> Denial:
         right = ruling.rights[access.action]

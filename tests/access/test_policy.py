@@ -112,7 +112,8 @@ def test_d11_each_action_has_its_own_right() -> None:
     nobody = Who.parse("nobody")
     ci = Who.parse("user:ci")
     for granted in accesses:
-        policy = Policy(**{action: ci if action == granted else nobody for action in accesses})
+        pull, push, delete, catalog = (ci if a == granted else nobody for a in accesses)
+        policy = Policy(pull, push, delete, catalog)
         for action, access in accesses.items():
             verdict = policy.decide("ci", NO_GROUPS, access)
 
@@ -160,6 +161,20 @@ def test_d01_a_mount_needs_pull_on_its_source() -> None:
 
     assert granted(readers.decide("ci", frozenset({"reader"}), MOUNT)) == MOUNT.target
     assert granted(readers.decide("ci", NO_GROUPS, MOUNT)) == b"/v2/team/app/blobs/uploads/"
+
+
+def test_a_grant_carries_its_rule_and_no_condition() -> None:
+    """A log can tell which words let something pass; without tag rules nothing is asked back."""
+    policy = Policy(said={"push": "regguard.toml:3", "catalog": "--catalog"})
+
+    assert policy.decide("ci", PUSHER, PUSH) == Grant(
+        PUSH.target, "regguard.toml:3: push = group:pusher"
+    )
+    assert policy.decide("ci", PUSHER, CATALOG) == Grant(
+        CATALOG.target, "--catalog: catalog = valid-user"
+    )
+    assert policy.decide("ci", PUSHER, PULL) == Grant(PULL.target, "pull = valid-user")
+    assert policy.decide("ci", PUSHER, PING) == Grant(PING.target, "login = valid-user")
 
 
 def test_d01_a_mount_is_a_push_first() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import example, given, settings
@@ -75,6 +76,100 @@ def test_d09_every_method_on_an_upload_is_a_push(method: str, target: str, refer
 
     assert (found.action, found.repository, found.reference) == ("push", "team/app", reference)
     assert found.is_upload
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "word"),
+    [
+        ("GET", "/v2/", ""),
+        ("GET", "/v2/_catalog", ""),
+        ("PUT", "/v2/app/manifests/v1", "manifests"),
+        ("DELETE", f"/v2/app/blobs/{D}", "blobs"),
+        ("POST", UPLOADS, "uploads"),
+        ("POST", f"{UPLOADS}?digest={QUOTED_D}", "uploads"),
+        ("POST", f"{UPLOADS}?mount={QUOTED_D}&from=b", "uploads"),
+        ("DELETE", UPLOADS + ID, "uploads"),
+        ("GET", "/v2/app/tags/list", "tags"),
+        ("GET", f"/v2/app/referrers/{D}", "referrers"),
+        ("GET", "/v2/blobs/uploads/manifests/v1", "manifests"),
+        ("GET", f"/v2/manifests/blobs/{D}", "blobs"),
+    ],
+)
+def test_every_access_names_its_endpoint(method: str, target: str, word: str) -> None:
+    """Tag rules tell a manifest from a blob by it; the last word of the path is the one."""
+    assert access(method, target).endpoint == word
+
+
+MANIFEST = "/v2/app/manifests/"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "tags"),
+    [
+        # end-7a and end-9: the path's own.
+        ("PUT", f"{MANIFEST}v1", ("v1",)),
+        ("DELETE", f"{MANIFEST}v1", ("v1",)),
+        ("PUT", f"{MANIFEST}{D}", ()),
+        ("DELETE", f"{MANIFEST}{D}", ()),
+        # end-7b: those of the query, in its order, each once.
+        ("PUT", f"{MANIFEST}{D}?tag=v1", ("v1",)),
+        ("PUT", f"{MANIFEST}{D}?tag=v2&tag=v1&tag=v2", ("v2", "v1")),
+        ("PUT", f"{MANIFEST}{D}?x=1&tag=v1&&y&tag=_a.b-C", ("v1", "_a.b-C")),
+        ("PUT", f"{MANIFEST}{D}?tag={'x' * 128}", ("x" * 128,)),
+        ("PUT", f"{MANIFEST}{D}?&", ()),
+        ("PUT", f"{MANIFEST}{D}?", ()),
+        # Whatever a registry makes of both, neither goes unseen.
+        ("PUT", f"{MANIFEST}v1?tag=v2", ("v1", "v2")),
+        ("PUT", f"{MANIFEST}v1?tag=v1", ("v1",)),
+        ("DELETE", f"{MANIFEST}{D}?tag=v1", ("v1",)),
+        ("DELETE", f"{MANIFEST}v1?tag=v2", ("v1", "v2")),
+        # Go's keys have a case, and end where they end.
+        ("PUT", f"{MANIFEST}{D}?Tag=v1&tags=v2&tag%20=v3&+tag=v4&atag=v5&tag%5B%5D=v6", ()),
+        ("PUT", f"{MANIFEST}{D}?x=tag=v1&y=%26tag=v2", ()),
+        # Reading sets no tag.
+        ("GET", f"{MANIFEST}v1", ()),
+        ("HEAD", f"{MANIFEST}v1?tag=v2", ()),
+        ("DELETE", f"/v2/app/blobs/{D}?tag=v1", ()),
+        ("PUT", f"{UPLOADS}{ID}?tag=v1", ()),
+    ],
+)  # fmt: skip
+def test_a_writing_names_all_its_tags(method: str, target: str, tags: tuple[str, ...]) -> None:
+    """The tags of path and query are seen as the registry will see them; the target is kept."""
+    found = access(method, target)
+
+    assert found.tags == tags
+    if target.startswith(MANIFEST):
+        assert found.target == target.removesuffix("?").encode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["t%61g=v1", "%74ag=v1", "ta%67=v1&tag=v1", "%74%61%67", "tag=v1;tag=v2", "x=1;tag=v2", ";",
+     "a;b", "tag=v1&x=;"],
+)  # fmt: skip
+def test_d06_an_ambiguous_query_of_a_manifest_is_400(query: str) -> None:
+    """What two readers could read as different tags is written by nobody."""
+    for method in ("PUT", "DELETE"):
+        for reference in (D, "v1"):
+            found = refusal(method, f"{MANIFEST}{reference}?{query}")
+
+            assert (found.status, found.code) == (400, "NAME_INVALID")
+    # Where no tag is set a query means nothing, and passes.
+    assert access("GET", f"{MANIFEST}v1?{query}").target == f"{MANIFEST}v1?{query}".encode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["tag", "tag=", "tag=v1&tag=", "tag=v%31", "tag=v1%00", "tag=v1%0A", "tag=a/b", "tag=a+b",
+     "tag=.hidden", "tag=-x", f"tag={D}", "tag=v*", "tag=v1,v2", "tag==v1", "tag=v1=", "tag=v1?",
+     f"tag={'x' * 129}"],
+)  # fmt: skip
+def test_c14_a_tag_in_a_query_is_a_tag(query: str) -> None:
+    """A tag needs no encoding; what is none, or encoded, is 400 TAG_INVALID."""
+    for method in ("PUT", "DELETE"):
+        found = refusal(method, f"{MANIFEST}{D}?{query}")
+
+        assert (found.status, found.code) == (400, "TAG_INVALID")
 
 
 def test_c06_v2_without_slash_is_the_login_check() -> None:
@@ -372,7 +467,21 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 PAIRS = st.tuples(
     st.sampled_from(
-        ["mount", "from", "digest", "_state", "n", "last", "origin", "%6dount", "x", ""]
+        [
+            "mount",
+            "from",
+            "digest",
+            "_state",
+            "n",
+            "last",
+            "origin",
+            "%6dount",
+            "x",
+            "",
+            "tag",
+            "tag",
+            "t%61g",
+        ]
     ),
     st.sampled_from(["", "=", f"={D}", "=a", "=a%2Fb", "=A", "=%zz", "=1;2", "=9", "=9999", "=+"]),
 ).map("".join)
@@ -402,6 +511,7 @@ METHODS = st.one_of(
 @settings(max_examples=1000, deadline=None)
 @given(METHODS, TARGETS)
 @example("POST", f"/v2/a/blobs/uploads/?mount={D}&from=b&origin=c")
+@example("PUT", f"/v2/a/manifests/{D}?tag=v1&x&tag=v2")
 def test_c12_what_is_accepted_is_canonical(method: str, target: str) -> None:
     """Only Refusal is raised; what is accepted parses to itself and has one reading only."""
     try:
@@ -416,6 +526,13 @@ def test_c12_what_is_accepted_is_canonical(method: str, target: str) -> None:
     assert re.fullmatch(rb"/v2/[A-Za-z0-9._:=+/-]*", path)
     assert b"//" not in path
     assert not {b".", b".."} & set(path.split(b"/"))
+    if found.tags:
+        # Seen by another reader, who knows only Python's own rules.
+        query = found.target.partition(b"?")[2].decode()
+        read = [value for key, value in parse_qsl(query, True) if key == "tag"]
+        own = [] if ":" in found.reference else [found.reference]
+        assert set(found.tags) == {*own, *read}
+        assert found.endpoint == "manifests"
     if found.action not in ("login", "catalog"):
         assert path.startswith(f"/v2/{found.repository}/".encode())
     if found.mount_source is None:

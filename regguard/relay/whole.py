@@ -20,14 +20,13 @@ def read_whole(request: Any, limit: int) -> Deferred[bytes]:
 
     Sends ``100 Continue`` where that is due; so who must not send its body is to be refused
     before.  Fails with BodyTooLong: at once, and without the 100, where the length says so.
-    Fails with CancelledError when the client or its body breaks; no answer is due then.
+    ``request.when_gone`` stays the caller's, who cancels the Deferred by it.
     """
     length = request.head.content_length
     body = WholeBody(request, limit)
     if length is not None and length > limit:
         body.refuse()
     else:
-        request.when_gone = body.client_gone
         request.send_continue()
         request.receive_body(body)
     return body.read
@@ -51,7 +50,6 @@ class WholeBody:
         if len(self._collected) + len(data) > self._limit:
             # The rest stays with the client until somebody answers.
             self._request.body_producer.pauseProducing()
-            self._request.when_gone = None
             self.refuse()
         else:
             self._collected += data
@@ -59,7 +57,6 @@ class WholeBody:
     def body_end(self) -> None:
         """The body is whole."""
         if not self.read.called:
-            self._request.when_gone = None
             body = bytes(self._collected)
             self._collected.clear()
             self.read.callback(body)
@@ -68,10 +65,6 @@ class WholeBody:
         """It is longer than the limit."""
         self._collected.clear()
         self.read.errback(BodyTooLong(self._limit))
-
-    def client_gone(self, reason: str) -> None:
-        """The rest of the body will not come."""
-        self.read.cancel()
 
     def _cancelled(self, read: Deferred[bytes]) -> None:
         self._collected.clear()

@@ -50,17 +50,16 @@ class Reader:
         if request.head.method == b"GET":
             request.answer(answers.welcome())
             return
-        self.reading = read_whole(request, LIMIT)
+        self.reading = reading = read_whole(request, LIMIT)
+        request.when_gone = lambda _: reading.cancel()
         self.reading.addCallbacks(self._go_on, self._stop, (request,), {}, (request,))
 
     def _go_on(self, body: bytes, request: Any) -> None:
         self.read.append(body)
-        assert request.when_gone is None
         self.relay.send(request, request.head.target, "alice", False, body=body)
 
     def _stop(self, failure: Failure, request: Any) -> None:
         self.failures.append(failure.value)
-        assert request.when_gone is None
         if failure.check(BodyTooLong) and self.held is None:
             request.answer(answers.error(413, "SIZE_INVALID", failure.getErrorMessage()))
         self.held = request

@@ -172,7 +172,7 @@ class GuardResource:
     def _not_answered(self, failure: Failure, request: Any) -> None:
         if isinstance(failure.value, UpstreamFailure):
             self.upstream_failed(request, failure.value)
-        elif request.live or not failure.check(CancelledError):
+        elif not failure.check(_ClientGone):
             failure.raiseException()
 
     async def _catalog(self, relay: Relay, request: Any, user: User, access: Access) -> None:
@@ -267,8 +267,23 @@ class GuardResource:
 async def _while_there(request: Any, awaited: Coroutine[Any, Any, T] | Deferred[T]) -> T:
     """Await something, and give it up when the client leaves."""
     waiting = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
-    request.when_gone = lambda _: waiting.cancel()
+    is_gone = False
+
+    def give_up(reason: str) -> None:
+        nonlocal is_gone
+        is_gone = True
+        waiting.cancel()
+
+    request.when_gone = give_up
     try:
         return await waiting
+    except CancelledError:
+        if is_gone:
+            raise _ClientGone from None
+        raise
     finally:
         request.when_gone = None
+
+
+class _ClientGone(Exception):
+    """Nobody is there to be answered."""

@@ -149,7 +149,11 @@ class TracedRegistry(Registry):
             f"""\
 version: 0.1
 log: {{level: debug, formatter: json, accesslog: {{disabled: true}}}}
-storage: {{inmemory: {{}}, delete: {{enabled: true}}}}
+storage:
+  inmemory: {{}}
+  delete: {{enabled: true}}
+  # Else it looks for old uploads once, at random within its first hour, for nobody's request.
+  maintenance: {{uploadpurging: {{enabled: false}}}}
 http: {{addr: "127.0.0.1:{self.port}", secret: {_SECRET}}}
 """
         )

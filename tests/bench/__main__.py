@@ -17,7 +17,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench.contenders import CONTENDERS, Contender, Upstream, make_ground
+from tests.bench.contenders import (
+    CONTENDERS,
+    Contender,
+    Regguard,
+    Ruled,
+    Upstream,
+    make_ground,
+)
 from tests.bench.load import ROWS, Row, Spoiled
 
 
@@ -34,7 +41,7 @@ def main() -> int:
         leaving.callback(upstream.stop)
         ground = make_ground(folder, upstream)
         contenders: list[Contender] = []
-        for kind in CONTENDERS:
+        for kind in (Regguard, Ruled) if words.rules else CONTENDERS:
             contender = kind(ground)
             leaving.callback(contender.stop)
             contenders.append(contender)
@@ -51,6 +58,9 @@ def _words() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="rounds per row (default: 5)")
     parser.add_argument("--seconds", type=int, default=5, help="seconds per round (default: 5)")
+    parser.add_argument(
+        "--rules", action="store_true", help="beside itself with 1,000 rules for repositories"
+    )
     return parser.parse_args()
 
 
@@ -75,13 +85,13 @@ def _print_table(
 ) -> None:
     first, *peers = (contender.name for contender in contenders)
     heading = [first, *(word for peer in peers for word in (peer, "ratio"))]
-    print(f"\n{'':<42}" + "".join(f"{word:>14}" for word in heading))
+    print(f"\n{'':<42}" + "".join(f"{word:>24}" for word in heading))
     for row, (own, *others) in table:
         cells = [
             f"{own:.0f}",
             *(cell for it in others for cell in (f"{it:.0f}", f"{own / it:.2f}")),
         ]
-        print(f"{row.name:<42}" + "".join(f"{cell:>14}" for cell in cells))
+        print(f"{row.name:<42}" + "".join(f"{cell:>24}" for cell in cells))
     print(f"\nMedians of {rounds} interleaved rounds of {seconds} s. Ratio: {first} / peer.")
     print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
     for contender in contenders:

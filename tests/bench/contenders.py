@@ -74,7 +74,10 @@ class Regguard:
     """regguard with its defaults: one process, access log on, bcrypt at cost 12."""
 
     name: ClassVar[str] = "regguard"
-    more_words: ClassVar[tuple[str, ...]] = ()
+
+    def more_words(self, room: Path) -> tuple[str, ...]:
+        """Further options of a variant, whose files stand in ``room``."""
+        return ()
 
     def __init__(self, ground: Ground) -> None:
         room = ground.room("regguard")
@@ -88,7 +91,7 @@ class Regguard:
                 *("--upstream", f"http://127.0.0.1:{ground.upstream_port}"),
                 # Who may push is not measured, and the default names a group.
                 *("--push", "nobody", "--delete", "nobody"),
-                *self.more_words,
+                *self.more_words(room),
             ),
             room / "log",
             room,
@@ -121,7 +124,26 @@ class Unthrottled(Regguard):
     """regguard that hashes whatever comes."""
 
     name = "regguard, --throttle off"
-    more_words = ("--throttle", "off")
+
+    def more_words(self, room: Path) -> tuple[str, ...]:
+        return ("--throttle", "off")
+
+
+class Ruled(Regguard):
+    """regguard with a thousand rules for repositories, of which a late one decides."""
+
+    name = "regguard, 1,000 rules"
+
+    def more_words(self, room: Path) -> tuple[str, ...]:
+        names = [f"team-{number}" for number in range(999)]
+        names.insert(900, TARGET.split("/")[2])
+        config = room / "regguard.toml"
+        config.write_text(
+            "".join(
+                f'[[repository]]\nmatch = "{name}/**"\npull = "user:{USER}"\n' for name in names
+            )
+        )
+        return ("--config", str(config))
 
 
 class Nginx:

@@ -222,6 +222,19 @@ class Options(usage.Options, AuthOptionMixin):
         sys.stdout.write(f"regguard {__version__}\n")
         raise SystemExit(0)
 
+    def getUsage(self, width: int | None = None) -> str:
+        """The help, without the options that it does not list."""
+        every = self.longOpt
+        self.longOpt = [option for option in every if self.lists(option.rstrip("="))]
+        try:
+            return super().getUsage(width)
+        finally:
+            self.longOpt = every
+
+    def lists(self, name: str) -> bool:
+        """Whether the help lists an option."""
+        return True
+
     def serves(self) -> bool:
         """Whether the words are for a daemon, which needs a certificate."""
         return True

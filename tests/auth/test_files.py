@@ -347,22 +347,19 @@ def marker(tmp_path: Path, watcher: FileWatcher) -> Marker:
 
 def test_a_marker_comes_changes_and_goes(marker: Marker, clock: Clock) -> None:
     """Each change is told once, a tick later."""
-    clock.pump([POLL_INTERVAL] * 2)
-    assert marker.file.text is None
+    texts = [marker.file.text]
+    for write in (
+        lambda path: path.write_text("moving\n"),
+        lambda path: path.write_text("nearly done"),
+        Path.unlink,
+    ):
+        clock.pump([POLL_INTERVAL] * 2)
+        write(marker.path)
+        clock.pump([POLL_INTERVAL] * 2)
+        texts.append(marker.file.text)
 
-    marker.path.write_text("moving\n")
-    clock.pump([POLL_INTERVAL] * 2)
-    assert marker.file.text == "moving"
-
-    marker.path.write_text("nearly done")
-    clock.pump([POLL_INTERVAL] * 2)
-    assert marker.file.text == "nearly done"
-
-    marker.path.unlink()
-    clock.pump([POLL_INTERVAL] * 2)
-    assert marker.file.text is None
-
-    assert marker.changes == ["moving", "nearly done", None]
+    assert texts == [None, "moving", "nearly done", None]
+    assert marker.changes == texts[1:]
 
 
 def test_a_marker_that_is_there_at_start_counts_at_once(marker: Marker, clock: Clock) -> None:

@@ -25,7 +25,8 @@ from regguard.ops.access_log import FLUSH_DELAY, FLUSH_LINES, MAX_TEXT
 # add, and its escapes (ap_escape_logitem of server/util.c).
 ESCAPED = r'(?:[ !#-\[\]-~]|\\["\\bnrtv]|\\x[0-9a-f]{2})*'
 LINE = re.compile(
-    r"(?P<host>\S+) (?P<incident>-|[0-9a-f]+) (?P<user>(?:[!#-\[\]-~]|\\[\"\\bnrtv]|\\x[0-9a-f]{2})+) "
+    r"(?P<host>\S+) (?P<incident>-|[0-9a-f]+) "
+    r"(?P<user>(?:[!#-\[\]-~]|\\[\"\\bnrtv]|\\x[0-9a-f]{2})+) "
     r"\[(?P<time>\d\d/(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}"
     r":\d\d:\d\d:\d\d [+-]\d{4})\] "
     rf'"(?P<request>{ESCAPED})" (?P<status>\d{{3}}) (?P<octets>-|[1-9]\d*)'

@@ -32,7 +32,7 @@ push = "valid-user"
 """
 
 
-class Reactor(MemoryReactorClock):  # type: ignore[misc]
+class Reactor(MemoryReactorClock):
     """One whose threads run in this one, at once."""
 
     def getThreadPool(self) -> Reactor:

@@ -58,6 +58,8 @@ HIDING = [
     'x = """""""',
     'x = """\\\n  [[repository]]\\\\"""',
     'x = """\\""""',
+    'x = """a"""" #" """',
+    "x = '''a'''' #' '''",
     "x = [\n  '[[repository]]',\n  [1, 2]\n, [\n[3]\n]\n]",
     "x = {y = '[[repository]]', push = 1}",
     "x = [\n{push = 1},\n{push = '''\n'''}]",
@@ -72,7 +74,9 @@ HIDING = [
 @pytest.mark.parametrize("text", HIDING)
 def test_what_only_looks_like_a_rule_hides_none(text: str) -> None:
     """Strings of all kinds, comments, arrays, inline tables, other tables, CR LF."""
-    configuration = read(f"{text}\n[[repository]]\nmatch = 'a'\npush = 'nobody'\n")
+    # What took a quote of the text for an opening one would find its end here.
+    end = "# \"\"\" '''"
+    configuration = read(f"{text}\n[[repository]]\nmatch = 'a'\npush = 'nobody'\n{end}\n")
     [rule] = configuration.rules()
     head = text.count("\n") + 2
 
@@ -111,7 +115,7 @@ def test_another_picture_than_the_readers_tells_no_lines(text: str) -> None:
 
 def test_a_quoted_key_of_a_rule_is_told_by_the_rules_head() -> None:
     """That is near enough to find it."""
-    [rule] = read("\n[[repository]]\nmatch = 'a'\n'push' = 'nobody'\n").rules()
+    [rule] = read("\n[[repository]]\nmatch = 'a'\n'push' = 'nobody'\n[x]\npush = 1").rules()
 
     assert rule.said["push"] == f"{FILE}:2"
 

@@ -503,7 +503,7 @@ def test_who_serves_nothing_needs_no_certificate() -> None:
             return False
 
     options = Trying()
-    options.parseOptions(["--push", "nobody"])
+    options.parseOptions(["--push", "nobody"])  # type: ignore[no-untyped-call]
 
     assert options.settings.certificates == ()
 

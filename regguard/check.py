@@ -15,6 +15,7 @@ from pathlib import Path
 from twisted.python import usage
 
 from regguard import service
+from regguard.auth.files import FileError, text_lines
 from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.explain import Judge
 
@@ -44,6 +45,10 @@ class Options(service.Options):
         """Check, print, and end the program."""
         super().parseOptions(["--check", *(options or ())])
 
+    def lists(self, name: str) -> bool:
+        """All but what is said anyway."""
+        return name != "check"
+
     def serves(self) -> bool:
         """Rules can be tried where there are no certificates."""
         return self["expect"] is None
@@ -52,6 +57,8 @@ class Options(service.Options):
         """Look at everything, or only try the rules."""
         if self["expect"] is None:
             super().look()
+        elif self["passwords"]:
+            raise usage.UsageError("--passwords: --expect only tries the rules; say one of them")
         else:
             self._expected = try_expectations(Judge(self.settings), self["expect"])
 
@@ -68,17 +75,18 @@ def try_expectations(judge: Judge, path: str) -> int:
     :raises usage.UsageError: when a line is not as expected, or is none.
     """
     try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise usage.UsageError(f"--expect {path}: cannot be read ({why})") from None
+        lines = text_lines(Path(path).read_bytes(), path)
+    except OSError as error:
+        raise usage.UsageError(f"--expect {path}: cannot be read ({error.strerror})") from None
+    except FileError as error:
+        raise usage.UsageError(f"--expect {error}") from None
     tried = wrong = 0
-    for number, line in enumerate(text.splitlines(), 1):
-        words = _words(f"{path}:{number}", line)
-        if not words:
-            continue
-        *request, expected = words
-        verdict = judge.verdict(*request)
+    for number, line in lines:
+        try:
+            *request, expected = _words(line)
+            verdict = judge.verdict(*request)
+        except ValueError as error:
+            raise usage.UsageError(f"{path}:{number}: {error}") from None
         tried += 1
         if verdict.allowed != (expected == "allow"):
             wrong += 1
@@ -94,13 +102,10 @@ def try_expectations(judge: Judge, path: str) -> int:
 _LINE = "USER METHOD PATH allow, or deny at the end"
 
 
-def _words(where: str, line: str) -> list[str]:
-    try:
-        words = shlex.split(line, comments=True)
-    except ValueError as error:
-        raise usage.UsageError(f"{where}: {error}") from None
-    if words and (len(words) != 4 or words[3] not in ("allow", "deny")):
-        raise usage.UsageError(f"{where}: write {_LINE}")
+def _words(line: str) -> list[str]:
+    words = shlex.split(line, comments=True)
+    if len(words) != 4 or words[3] not in ("allow", "deny"):
+        raise ValueError(f"write {_LINE}")
     return words
 
 

@@ -38,7 +38,8 @@ _STRING_OR_COMMENT = re.compile(
 )
 _RULE_HEAD = re.compile(r"\s*\[\[\s*repository\s*\]\]\s*")
 _ANY_HEAD = re.compile(r"\s*\[.*\]\s*")
-_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*=")
+_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*[=.]")
+_BRACKET = re.compile(r"[\[\]{}]")
 
 
 class Configuration:
@@ -52,7 +53,9 @@ class Configuration:
         try:
             text = data.decode("utf-8")
             self.table: dict[str, Any] = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
+            # Not only of the reader's own kind: of numbers with thousands of digits, and of
+            # arrays within arrays without end, Python itself complains.
             raise ValueError(f"{path}: is no TOML: {error}") from None
         rules = self.table.get(REPOSITORY, [])
         self._keys, self._rules = _lines(text)
@@ -66,9 +69,10 @@ class Configuration:
     def _at(self, line: int | None) -> str:
         return self.path if line is None else f"{self.path}:{line}"
 
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self, elsewhere: Collection[str] = ()) -> tuple[Rule, ...]:
         """The ``[[repository]]`` tables in their order.
 
+        :param elsewhere: the keys of the top level, which often end up in a rule by mistake.
         :raises ValueError: with file, line and cure.
         """
         tables = self.table.get(REPOSITORY, [])
@@ -82,7 +86,7 @@ class Configuration:
         for number, table in enumerate(tables):
             lines = self._rules[number] if self._rules else {}
             said = {key: self._at(lines.get(key, lines.get(""))) for key in ("", *table)}
-            rule = _rule(table, said)
+            rule = _rule(table, said, elsewhere)
             for pattern in rule.match:
                 for earlier in (pattern, "**"):
                     if earlier in places:
@@ -102,7 +106,7 @@ def known(key: str, keys: Collection[str], place: str) -> None:
     if key not in keys:
         near = difflib.get_close_matches(key, keys, 1)
         cure = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(keys))}"
-        _fail(place, key, f"unknown key; {cure}")
+        _fail(place, key if key.isprintable() else repr(key), f"unknown key; {cure}")
 
 
 def strings(value: Any) -> list[str]:
@@ -113,8 +117,33 @@ def strings(value: Any) -> list[str]:
     return values
 
 
-def _rule(table: dict[str, Any], said: dict[str, str]) -> Rule:
+def who(value: str) -> Who:
+    """The users that a key names; raises ValueError with the cure."""
+    parsed = Who.parse(value)
+    if len(parsed.text.splitlines()) > 1:
+        raise ValueError("a name of two lines; is there a comma missing?")
+    return parsed
+
+
+def switch(value: Any) -> bool:
+    """The value of a key that takes true or false; raises ValueError with the cure."""
+    if not isinstance(value, bool):
+        raise ValueError("takes true or false")
+    return value
+
+
+def text(value: Any) -> str:
+    """The value of a key that takes one string; raises ValueError with the cure."""
+    if not isinstance(value, str):
+        raise ValueError("takes a string")
+    return value
+
+
+def _rule(table: dict[str, Any], said: dict[str, str], elsewhere: Collection[str]) -> Rule:
     for key in table:
+        if key in elsewhere and key not in _RULE_KEYS:
+            cure = f"move it above the first [[{REPOSITORY}]]"
+            _fail(said[key], key, f"holds for all repositories; {cure}")
         known(key, _RULE_KEYS, said[key])
     if "match" not in table:
         _fail(said[""], REPOSITORY, 'no match; say which repositories: match = ["team-a/**"]')
@@ -156,16 +185,7 @@ def _tags(value: Any) -> tuple[str, ...]:
 
 
 def _who(value: Any) -> Who:
-    if not isinstance(value, str):
-        raise ValueError("takes a string")
-    return Who.parse(value)
-
-
-def switch(value: Any) -> bool:
-    """The value of a key that takes true or false; raises ValueError with the cure."""
-    if not isinstance(value, bool):
-        raise ValueError("takes true or false")
-    return value
+    return who(text(value))
 
 
 def _lines(text: str) -> tuple[dict[str, int], Sequence[dict[str, int]]]:
@@ -174,7 +194,14 @@ def _lines(text: str) -> tuple[dict[str, int], Sequence[dict[str, int]]]:
     top: dict[str, int] = {}
     rules: list[dict[str, int]] = []
     section: dict[str, int] = top
+    # How many arrays and inline tables are open: what they hold only looks like keys and heads.
+    depth = 0
     for number, line in enumerate(bare.split("\n"), 1):
+        within = depth > 0
+        for bracket in _BRACKET.findall(line):
+            depth += 1 if bracket in "[{" else -1
+        if within:
+            continue
         if _RULE_HEAD.fullmatch(line):
             section = {"": number}
             rules.append(section)

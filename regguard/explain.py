@@ -6,6 +6,7 @@ are named with the user, since a directory's can't be known here.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,18 @@ from dataclasses import dataclass
 from twisted.python import usage
 
 from regguard import options, service
-from regguard.access import Access, Denial, Grant, Policy, Refusal, parse_access
+from regguard.access import Access, Denial, Grant, Policy, Refusal, Who, parse_access
 from regguard.auth.files import MarkerFile
 from regguard.auth.realm import Groups
 
 _CALL = 'regguard explain --config FILE USER METHOD PATH, such as "alice PUT /v2/app/manifests/v1"'
+
+_GROUP = re.compile(r'(?:"[^"]*"|[^,])+')
+# What does not matter to a verdict is taken, for the daemon's words can be given as they are.
+_LISTED = (
+    *("config", "groups", "pull", "push", "delete", "catalog", "hide", "freeze", "freeze-file"),
+    *("help", "version"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +45,46 @@ class Judge:
         self._groups: Groups = service.load_groups(settings)
 
     def verdict(self, user: str, method: str, path: str) -> Verdict:
-        """What would be said to a user, spelled ``NAME`` or ``NAME:GROUP,GROUP``."""
+        """What would be said to a user, spelled ``NAME`` or ``NAME:GROUP,GROUP``.
+
+        :raises ValueError: with the cure, for groups that are spelled wrong.
+        """
+        allowed, lines = self._verdict(user, method, path)
+        return Verdict(allowed, tuple(map(_shown, lines)))
+
+    def _verdict(self, user: str, method: str, path: str) -> tuple[bool, list[str]]:
         name, _, more = user.partition(":")
-        supplied = frozenset(filter(None, (group.strip() for group in more.split(","))))
-        groups = self._groups.of(name) | supplied
+        if not name:
+            raise ValueError(f"{user!r} has no name: write NAME or NAME:GROUP,GROUP")
+        groups = self._groups.of(name)
+        if more:
+            groups |= Who.parse(_GROUP.sub(r"group:\g<0>", more)).groups
         who = f"{name}, in " + (f"the groups {', '.join(sorted(groups))}" if groups else "no group")
+        if path == "/" and method in ("GET", "HEAD"):
+            return True, [
+                f"{method} {path}",
+                "allowed, whoever asks: a line that says what is here",
+            ]
         try:
             access = parse_access(
                 method.encode("utf-8", "surrogateescape"), path.encode("utf-8", "surrogateescape")
             )
         except Refusal as refusal:
             why = f"refused, whoever asks: {refusal.status} {refusal.code}: {refusal.message}"
-            return Verdict(False, (f"{method} {path}", why))
+            return False, [f"{method} {path}", why]
         decided = self._policy.decide(name, groups, access)
         lines = [who, f"{method} {path}: {_described(access)}"]
         if isinstance(decided, Denial):
             lines += [f"denied: {decided.message}", f"  by {decided.rule}"]
             if decided.hidden:
                 lines.append("  and answered like a missing repository: hide = true")
-            return Verdict(False, tuple(lines))
-        return Verdict(True, (*lines, *_conditions(access, decided)))
+            return False, lines
+        return True, [*lines, *_conditions(access, decided)]
+
+
+def _shown(line: str) -> str:
+    """A line that no terminal and no encoding minds, whatever stands in a request."""
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _described(access: Access) -> str:
@@ -94,9 +122,9 @@ class Options(options.Options):
     synopsis = "Usage: regguard explain [options] USER METHOD PATH"
     longdesc = (
         "Says what the guard would answer to this request, and by which rule of which line. "
-        "Takes the options of 'twist regguard', of which only the rules and the groups count. "
-        "A directory's groups can be named behind the user: alice:devs,admins. Ends with status 0 "
-        "when the request is allowed, and 1 when it is not."
+        "Takes all options of 'twist regguard'; only these count. A directory's groups can be "
+        "named behind the user: alice:devs,admins. Ends with status 0 when the request is "
+        "allowed, and 1 when it is not."
     )
 
     def __init__(self) -> None:
@@ -106,6 +134,10 @@ class Options(options.Options):
     def serves(self) -> bool:
         """No daemon starts."""
         return False
+
+    def lists(self, name: str) -> bool:
+        """Only what matters to a verdict."""
+        return name in _LISTED
 
     def parseArgs(self, *words: str) -> None:
         """Take the request."""
@@ -121,7 +153,7 @@ def run(words: Sequence[str]) -> int:
         given.parseOptions(words)
         user, method, path = given.request
         verdict = Judge(given.settings).verdict(user, method, path)
-    except usage.UsageError as error:
+    except (usage.UsageError, ValueError) as error:
         sys.stderr.write(f"regguard: {error}\n")
         return service.USAGE_STATUS
     sys.stdout.write("".join(f"{line}\n" for line in verdict.lines))

@@ -21,7 +21,15 @@ from twisted.python import usage
 
 from regguard import __version__
 from regguard.access import Freeze, Policy, Rule, Who
-from regguard.configuration import REPOSITORY, Configuration, known, strings, switch
+from regguard.configuration import (
+    REPOSITORY,
+    Configuration,
+    known,
+    strings,
+    switch,
+    text,
+    who,
+)
 
 DEFAULT_LISTEN = "tcp:5043"
 DEFAULT_UPSTREAM = "http://127.0.0.1:5000"
@@ -214,6 +222,19 @@ class Options(usage.Options, AuthOptionMixin):
         sys.stdout.write(f"regguard {__version__}\n")
         raise SystemExit(0)
 
+    def getUsage(self, width: int | None = None) -> str:
+        """The help, without the options that it does not list."""
+        every = self.longOpt
+        self.longOpt = [option for option in every if self.lists(option.rstrip("="))]
+        try:
+            return super().getUsage(width)
+        finally:
+            self.longOpt = every
+
+    def lists(self, name: str) -> bool:
+        """Whether the help lists an option."""
+        return True
+
     def serves(self) -> bool:
         """Whether the words are for a daemon, which needs a certificate."""
         return True
@@ -248,7 +269,7 @@ class Options(usage.Options, AuthOptionMixin):
             try:
                 configuration = Configuration(data, self["config"])
                 words = _words_of(configuration)
-                rules = configuration.rules()
+                rules = configuration.rules(elsewhere=_KEYS)
             except ValueError as error:
                 raise usage.UsageError(str(error)) from None
         for name in (*_NUMBERS, *_TEXTS):
@@ -310,9 +331,8 @@ def _checked(name: str, value: Any) -> Any:
     if name in _NUMBERS:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError("takes a number of seconds")
-    elif not isinstance(value, str):
-        raise ValueError("takes a string")
-    return value
+        return value
+    return text(value)
 
 
 def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool) -> Settings:
@@ -346,10 +366,10 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
         minimum_hash=convert("minimum-hash", "any", _one_of(MINIMUM_HASHES)),
         throttle=convert("throttle", DEFAULT_THROTTLE, _throttle),
         groups=Path(groups) if groups is not None else None,
-        pull=convert("pull", "valid-user", Who.parse),
-        push=convert("push", "group:pusher", Who.parse),
-        delete=convert("delete", "group:pusher", Who.parse),
-        catalog=convert("catalog", "valid-user", Who.parse),
+        pull=convert("pull", "valid-user", who),
+        push=convert("push", "group:pusher", who),
+        delete=convert("delete", "group:pusher", who),
+        catalog=convert("catalog", "valid-user", who),
         rules=rules,
         hide=said("hide", False),
         freeze=convert("freeze", freeze, _reason) if freeze is not None else None,

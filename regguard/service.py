@@ -351,7 +351,9 @@ class Options(options.Options):
         try:
             return self.settings_with(data)
         except usage.UsageError as error:
-            raise FileError(str(error)) from None
+            # What the file lacks has no line in it.
+            text = str(error)
+            raise FileError(text if text.startswith(path) else f"{path}: {text}") from None
 
     def report(self) -> list[str]:
         """What ``--check`` says."""
@@ -387,7 +389,7 @@ class Guard(MultiService):
             parts.config.replaced = self._reconfigured
             self._watcher.watch(parts.config)
         if parts.freeze is not None:
-            parts.freeze.changed = self._freeze_changed
+            parts.freeze.changed = lambda _: self._renew_policy()
             self._watcher.watch(parts.freeze)
         audit = Audit(reactor)
         audit.setServiceParent(self)
@@ -412,16 +414,18 @@ class Guard(MultiService):
         self._sites: list[Site] = []
         self._ports: list[IListeningPort] = []
 
-    def _freeze_changed(self, text: str | None) -> None:
-        self._renew_policy()
-        path = self._settings.freeze_file
-        if text is None:
-            _LOG.info("{path} is gone: no longer frozen by it", path=path)
-        else:
-            _LOG.warn("frozen by {path}: nobody may push or delete: {text}", path=path, text=text)
-
     def _renew_policy(self) -> None:
+        before = self._resource.policy.freeze
         self._resource.policy = policy_of(self._settings, self._parts.freeze)
+        freeze = self._resource.policy.freeze
+        if freeze is None and before is not None:
+            _LOG.info("no longer frozen: who may push or delete by the rules may do it again")
+        elif freeze is not None and freeze != before:
+            _LOG.warn(
+                "frozen by {rule}: nobody may push or delete: {reason}",
+                rule=freeze.rule,
+                reason=freeze.reason,
+            )
 
     def _reconfigured(self, before: Settings, after: Settings) -> None:
         """Take over what may change while the daemon runs; say what may not."""
@@ -430,11 +434,13 @@ class Guard(MultiService):
         for group in _unknown_groups(after, self._parts.groups, self._parts.checkers):
             _LOG.warn("{warning}", warning=str(group))
         for name in sorted({each.name for each in fields(Settings)} - set(POLICY_FIELDS)):
-            if getattr(before, name) != getattr(after, name):
+            # What was changed back is in force.
+            known = (getattr(before, name), getattr(self._parts.settings, name))
+            if getattr(after, name) not in known:
                 _LOG.warn(
                     "{path}: {name} changed; that takes a restart",
                     path=str(self._parts.config and self._parts.config.path),
-                    name=name.replace("_", "-"),
+                    name="tls-cert" if name == "certificates" else name.replace("_", "-"),
                 )
 
     def startService(self) -> None:

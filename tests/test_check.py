@@ -188,5 +188,145 @@ def test_help_names_the_command_and_all_options(check: Check) -> None:
 
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: regguard check [options]\n")
-    for word in ("--passwords", "--tls-cert=", "--minimum-hash=", "starts nothing"):
+    for word in ("--passwords", "--expect=", "--tls-cert=", "--minimum-hash=", "starts nothing"):
         assert word in done.stdout
+    assert "--check" not in done.stdout
+
+
+# -- a table of what the rules shall say -----------------------------------------------------
+
+RULES = """\
+[[repository]]
+match = "team-a/**"
+pull = "group:devs"
+push = 'user:"o, neil", group:devs'
+immutable = "v*"
+[[repository]]
+match = "**"
+push = 'group:"cn=devs,dc=example"'
+"""
+
+
+@pytest.fixture
+def expect(check: Check, tmp_path: Path) -> Check:
+    """``check --expect`` of a table, by these rules, where there is no password file."""
+    (tmp_path / "r.toml").write_text(RULES)
+    (tmp_path / "auth" / "htpasswd").unlink()
+
+    def expect(table: str | bytes, *words: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "table").write_bytes(table.encode() if isinstance(table, str) else table)
+        return check("-c", "r.toml", "--expect", "table", *words)
+
+    return expect
+
+
+def test_all_lines_are_as_expected(expect: Check) -> None:
+    """Comments, empty lines, quotes, groups; neither certificates nor passwords are needed."""
+    done = expect(
+        "# who may what\n"
+        "\n"
+        "alice GET /v2/team-a/x/manifests/v1 deny\n"
+        "  alice:devs\tGET   /v2/team-a/x/manifests/v1 allow  # by group\r\n"
+        "'o, neil' PUT /v2/team-a/x/manifests/v1 allow\n"
+        "'bob:\"CN=devs, dc=example\"' PUT /v2/x/manifests/v1 allow\n"
+        "bob DELETE /v2/team-a/x/manifests/v1 deny\n"
+        "alice DELETE /v2/x/manifests/v1 allow # in group pusher\n"
+        'alice GET "/v2/#x" deny\n'
+        "alice GET / allow"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "table: all 8 lines are as expected\n"
+
+
+def test_lines_that_are_not_as_expected_are_explained(expect: Check) -> None:
+    """Each with the verdict below it; then status 1 and how many."""
+    done = expect(
+        "bob GET /v2/x/manifests/v1 deny\n"
+        "bob GET /v2/x/manifests/v1 allow\n"
+        "\n"
+        "bob:devs TRACE /v2/x/manifests/v1 allow\n"
+    )
+
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [
+        "table:1: not deny: bob GET /v2/x/manifests/v1 deny",
+        "  bob, in the groups pusher",
+        "  GET /v2/x/manifests/v1: pull x",
+        "  allowed by pull = valid-user",
+        "table:4: not allow: bob:devs TRACE /v2/x/manifests/v1 allow",
+        "  TRACE /v2/x/manifests/v1",
+        "  refused, whoever asks: 405 UNSUPPORTED: allowed here: GET, HEAD, PUT, DELETE",
+    ]
+    assert done.stderr == "regguard: 2 of 3 lines of table are not as expected\n"
+
+
+BAD = "write USER METHOD PATH allow, or deny at the end"
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("\nbob GET /v2/\n", f"table:2: {BAD}"),
+        ("bob GET /v2/ Allow", f"table:1: {BAD}"),
+        ("bob GET /v2/ allow deny", f"table:1: {BAD}"),
+        ("bob GET /v2/#x deny", f"table:1: {BAD}"),
+        ("bob GET '/v2/ deny", "table:1: No closing quotation"),
+        (":devs GET /v2/ deny", "table:1: ':devs' has no name: write NAME or NAME:GROUP,GROUP"),
+        ("bob:, GET /v2/ deny", "table:1: nothing between two commas: write"),
+        ("# nothing\n\n", f"--expect table: no lines; {BAD}"),
+        ("", f"--expect table: no lines; {BAD}"),
+        (b"\n\xff", "--expect table:2: not UTF-8: save it as UTF-8"),
+        (b"\xef\xbb\xbfbob GET /v2/ allow", "--expect table:1: starts with a byte order mark"),
+        # A line is what an editor counts as one.
+        ("# \x0b \N{LINE SEPARATOR} \x85 \r #\nbob", f"table:2: {BAD}"),
+    ],
+)
+def test_a_line_that_is_none_is_told(expect: Check, table: str | bytes, reason: str) -> None:
+    """With file and line, and status 1."""
+    done = expect(table)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"regguard: {reason}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--expect", "nowhere"], "--expect nowhere: cannot be read (No such file or directory)"),
+        (["--expect", "auth"], "--expect auth: cannot be read (Is a directory)"),
+        (["--expect", "table", "--passwords"], "--passwords: --expect only tries the rules; say"),
+        (["--expect", "table", "--groups", "none"], "--groups none: No such file"),
+        (["--expect", "table", "--push", "a"], "--push: 'a' is not understood"),
+    ],
+)
+def test_what_a_table_cannot_be_tried_with_is_told(
+    check: Check, tmp_path: Path, words: list[str], reason: str
+) -> None:
+    """In one line, with status 1."""
+    (tmp_path / "table").write_text("bob GET /v2/ allow\n")
+    done = check(*words)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"regguard: {reason}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_rules_are_reported_with_their_number(check: Check, tmp_path: Path) -> None:
+    """And that the registry is frozen."""
+    (tmp_path / "r.toml").write_text(f"no-tls = true\nfreeze = 'now'\n{RULES}")
+    (tmp_path / "auth" / "groups").write_text("devs: alice\npusher: bob\n")
+    words = ("-c", "r.toml", "--push", "group:pusher")
+    done = check(*words)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "regguard: r.toml:10: push group:cn=devs,dc=example: no such group in auth/groups; "
+    )
+
+    (tmp_path / "r.toml").write_text(
+        f"no-tls = true\nfreeze = 'now'\n{RULES[: RULES.rindex('[[')]}"
+    )
+    done = check(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\nrepositories by r.toml: 1 [[repository]] table\n" in done.stdout
+    assert "\nfrozen: nobody may push or delete\n" in done.stdout

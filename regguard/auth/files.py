@@ -173,7 +173,8 @@ class MarkerFile:
         """What stands in the file now; blocks, for a thread."""
         try:
             with open(self.path, "rb", opener=_open_at_once) as file:
-                text = file.read(self._LIMIT).decode("utf-8", "replace")
+                # None of a FIFO to which nobody wrote yet.
+                text = (file.read(self._LIMIT) or b"").decode("utf-8", "replace")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
@@ -19,6 +22,7 @@ from regguard.auth.files import (
     SIZE_LIMIT,
     FileError,
     FileWatcher,
+    MarkerFile,
     WatchedFile,
     text_lines,
 )
@@ -320,3 +324,172 @@ def test_e14_hidden_bytes_are_refused(data: bytes, reason: str) -> None:
     """What no editor shows never becomes part of a name."""
     with pytest.raises(FileError, match=reason):
         text_lines(data, "f")
+
+
+# -- a file that says something by being there -----------------------------------------------
+
+
+class Marker:
+    """A watched marker file, and what it said of changes."""
+
+    def __init__(self, path: Path, watcher: FileWatcher) -> None:
+        self.path = path
+        self.changes: list[str | None] = []
+        self.file = MarkerFile(str(path), self.changes.append)
+        watcher.watch(self.file)
+
+
+@pytest.fixture
+def marker(tmp_path: Path, watcher: FileWatcher) -> Marker:
+    """Nothing is there yet."""
+    return Marker(tmp_path / "frozen", watcher)
+
+
+def test_a_marker_comes_changes_and_goes(marker: Marker, clock: Clock) -> None:
+    """Each change is told once, a tick later."""
+    texts = [marker.file.text]
+    for write in (
+        lambda path: path.write_text("moving\n"),
+        lambda path: path.write_text("nearly done"),
+        Path.unlink,
+    ):
+        clock.pump([POLL_INTERVAL] * 2)
+        write(marker.path)
+        clock.pump([POLL_INTERVAL] * 2)
+        texts.append(marker.file.text)
+
+    assert texts == [None, "moving", "nearly done", None]
+    assert marker.changes == texts[1:]
+
+
+def test_a_marker_that_is_there_at_start_counts_at_once(marker: Marker, clock: Clock) -> None:
+    """It is no change."""
+    marker.path.write_text("moving")
+    changes: list[str | None] = []
+
+    assert MarkerFile(str(marker.path), changes.append).text == "moving"
+    assert changes == []
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (Path.touch, ""),
+        (Path.mkdir, "{path}: Is a directory"),
+        (os.mkfifo, ""),
+        (lambda path: path.symlink_to(path), "{path}: Too many levels of symbolic links"),
+        (lambda path: path.symlink_to("/dev/null"), ""),
+    ],
+)
+def test_what_is_there_counts_whatever_it_is(
+    marker: Marker, clock: Clock, make: Callable[[Path], object], text: str
+) -> None:
+    """Who put it there meant it: in doubt, nobody writes."""
+    make(marker.path)
+    clock.pump([POLL_INTERVAL] * 3)
+
+    assert marker.changes == [text.format(path=marker.path)]
+    assert MarkerFile(str(marker.path)).text == text.format(path=marker.path)
+
+
+def test_a_pipe_to_which_nobody_wrote_yet_counts(marker: Marker, clock: Clock) -> None:
+    """There is nothing to read, and no end either."""
+    os.mkfifo(marker.path)
+    # Both ends: one that only writes would wait for a reader.
+    writer = os.open(marker.path, os.O_RDWR | os.O_NONBLOCK)
+    clock.advance(POLL_INTERVAL)
+    os.close(writer)
+
+    assert marker.changes == [""]
+
+
+def test_a_marker_that_cannot_be_reached_counts(tmp_path: Path) -> None:
+    """Only what is surely not there is not there."""
+    (tmp_path / "a").touch()
+    path = tmp_path / "a" / "frozen"
+
+    assert MarkerFile(str(path)).text == f"{path}: Not a directory"
+    assert MarkerFile(str(tmp_path / "b" / "frozen")).text is None
+
+
+def test_a_link_that_leads_nowhere_is_no_marker(marker: Marker, clock: Clock) -> None:
+    """Until what it leads to is there."""
+    marker.path.symlink_to("elsewhere")
+    clock.pump([POLL_INTERVAL] * 2)
+    assert marker.changes == []
+
+    marker.path.with_name("elsewhere").write_text("moving")
+    clock.advance(POLL_INTERVAL)
+    assert marker.changes == ["moving"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_marker_that_may_not_be_read_counts(marker: Marker, clock: Clock) -> None:
+    """Mode 0000 hides the reason, not the marker."""
+    marker.path.touch(0o000)
+    clock.advance(POLL_INTERVAL)
+
+    assert marker.changes == [f"{marker.path}: Permission denied"]
+
+
+@given(st.binary(max_size=3000))
+def test_a_markers_text_is_one_bounded_printable_line(data: bytes) -> None:
+    """It stands in log lines and in answers, whatever the file holds."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        text = MarkerFile(file.name).text
+
+    assert text is not None
+    assert text.isprintable()
+    assert len(text) <= 1000
+    assert text == " ".join(text.split())
+
+
+def test_a_markers_text_keeps_its_words(marker: Marker, clock: Clock) -> None:
+    """Line ends, tabs and escape sequences become blanks."""
+    marker.path.write_bytes("\r\n moving to\n\tZürich\x1b[31m\0\n".encode())
+    clock.advance(POLL_INTERVAL)
+
+    assert marker.changes == ["moving to Zürich [31m"]
+
+
+def test_a_marker_leaves_no_descriptor_open(marker: Marker, clock: Clock) -> None:
+    """It is opened twice a second for years."""
+    marker.path.mkdir()
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir()))
+    clock.pump([POLL_INTERVAL] * 20)
+    marker.path.rmdir()
+    marker.path.touch()
+    clock.pump([POLL_INTERVAL] * 20)
+
+    assert len(list(descriptors.iterdir())) == before
+
+
+def test_a_fault_of_who_listens_to_a_marker_ends_no_watch(marker: Marker, clock: Clock) -> None:
+    """It is logged, and the next change is told again."""
+    told: list[str | None] = []
+
+    def fail(text: str | None) -> None:
+        told.append(text)
+        raise ZeroDivisionError
+
+    marker.file.changed = fail
+    marker.path.touch()
+    with capturedLogs() as logs:
+        clock.advance(POLL_INTERVAL)
+    marker.path.unlink()
+    with capturedLogs():
+        clock.advance(POLL_INTERVAL)
+
+    assert levels(logs) == [LogLevel.critical]
+    assert told == ["", None]
+
+
+def test_sighup_looks_at_a_marker_at_once(marker: Marker, watcher: FileWatcher) -> None:
+    """As at every file."""
+    marker.path.touch()
+    watcher.reload()
+
+    assert marker.changes == [""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -24,7 +25,8 @@ from regguard.ops.access_log import FLUSH_DELAY, FLUSH_LINES, MAX_TEXT
 # add, and its escapes (ap_escape_logitem of server/util.c).
 ESCAPED = r'(?:[ !#-\[\]-~]|\\["\\bnrtv]|\\x[0-9a-f]{2})*'
 LINE = re.compile(
-    r"(?P<host>\S+) - (?P<user>(?:[!#-\[\]-~]|\\[\"\\bnrtv]|\\x[0-9a-f]{2})+) "
+    r"(?P<host>\S+) (?P<incident>-|[0-9a-f]+) "
+    r"(?P<user>(?:[!#-\[\]-~]|\\[\"\\bnrtv]|\\x[0-9a-f]{2})+) "
     r"\[(?P<time>\d\d/(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}"
     r":\d\d:\d\d:\d\d [+-]\d{4})\] "
     rf'"(?P<request>{ESCAPED})" (?P<status>\d{{3}}) (?P<octets>-|[1-9]\d*)'
@@ -42,6 +44,7 @@ class Request:
     head: RequestHead | None
     client: str = "192.0.2.7"
     user_name: str | None = None
+    incident: str | None = None
     status: int = 200
     head_bytes_in: int = 0
     body_bytes_in: int = 0
@@ -113,9 +116,21 @@ def test_what_is_not_there_is_a_dash(log_format: str) -> None:
     """No user, no octets, no referer, no agent."""
     line = parse(logged(Request(head()), log_format))
 
-    assert line["user"] == line["octets"] == "-"
+    assert line["incident"] == line["user"] == line["octets"] == "-"
     assert line["request"] == "GET /v2/ HTTP/1.1"
     assert line["referer"] == line["agent"] == (None if log_format == "common" else "-")
+
+
+@pytest.mark.parametrize("log_format", FORMATS)
+def test_a_denial_has_its_incident_where_identd_had_its_say(log_format: str) -> None:
+    """The one field that nobody uses: whatever reads Apache's logs reads on."""
+    request = dataclasses.replace(FULL, incident="00c0ffee", status=403)
+    line = logged(request, log_format)
+
+    assert parse(line)["incident"] == "00c0ffee"
+    assert line.replace(b" 00c0ffee ", b" - ") == logged(
+        dataclasses.replace(request, incident=None), log_format
+    )
 
 
 def test_an_empty_agent_is_a_dash() -> None:

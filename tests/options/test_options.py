@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from twisted.python.usage import UsageError
 
-from regguard.access import Who
+from regguard.access import Freeze, Grant, Who, parse_access
 from regguard.options import _KEYS, Options, Settings
 
 TLS = ["--tls-cert", "domain.crt"]
@@ -364,6 +364,148 @@ def test_f01_passwords_in_words_are_not_shown() -> None:
     assert "canary" in settings(*words).upstream
     assert "canary" not in repr(settings(*words))
     assert "canary" not in complaint(*words, "--upstream", "https://rg:canary@r")
+
+
+# -- where it was said, and what comes of it -------------------------------------------------
+
+RULES = """\
+[[repository]]
+match = "team/*"
+push = "group:team"
+[[repository]]
+match = "secret"
+pull = "nobody"
+hide = true
+immutable = "v*"
+"""
+
+
+def test_every_word_knows_where_it_was_said() -> None:
+    """The file's line, or the command line where that wins; nothing for a default."""
+    said = settings(
+        *("--tls-cert", "a", "--push", "nobody", "--hide"),
+        file='realm = "x"\n\npush = "valid-user"\ndelete = "nobody"\nhide = false\n' + RULES,
+    ).said
+
+    assert said == {
+        "realm": "regguard.toml:1",
+        "delete": "regguard.toml:4",
+        **dict.fromkeys(("push", "hide", "tls-cert", "tls-key"), "command line"),
+    }
+
+
+def test_rules_stand_in_the_file_only_and_in_their_order() -> None:
+    """With the lines of their words."""
+    found = settings(*TLS, file=f'realm = "x"\n{RULES}')
+
+    assert [rule.match for rule in found.rules] == [("team/*",), ("secret",)]
+    assert found.rules[1].said["pull"] == "regguard.toml:7"
+    assert str(found) == "2 [[repository]] tables"
+    assert "repository" in complaint(*TLS, "--repository", "x")
+
+
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ("[repository]\nmatch = 'a'", "regguard.toml:1: repository: write each rule below a line"),
+        ("[[repositry]]\nmatch = 'a'", "regguard.toml:1: repositry: unknown key; did you mean rep"),
+        ("[[repository]]\npull = 'nobody'", "regguard.toml:1: repository: no match; say"),
+        (
+            RULES + "catalog = 'nobody'\n",
+            "regguard.toml:9: catalog: holds for all repositories; move it above the first",
+        ),
+        (RULES + "freeze = 'now'", "regguard.toml:9: freeze: holds for all repositories; move"),
+        ('"a\\nb" = 1', "regguard.toml: 'a\\nb': unknown key; known keys: "),
+        ('push = """\ngroup:a\ngroup:b"""', "regguard.toml:1: push: a name of two lines; is there"),
+        ("read-timeout = " + "9" * 5000, "regguard.toml: is no TOML: Exceeds the limit"),
+        ("freeze = true", "regguard.toml:1: freeze: takes a string"),
+        ("freeze-file = []", "regguard.toml:1: freeze-file: takes a string"),
+    ],
+)
+def test_a_mistake_about_rules_is_refused_in_one_line(toml: str, text: str) -> None:
+    """The file, the line, the key and the cure."""
+    assert complaint(*TLS, file=toml).startswith(text)
+
+
+def test_a_freeze_needs_a_reason() -> None:
+    """On the command line, too."""
+    assert complaint(*TLS, "--freeze", " ").startswith("--freeze: say why")
+    assert complaint(*TLS, "--freeze", "a\nb").startswith("--freeze: must be one line")
+
+
+def decided(found: Settings, method: bytes, path: bytes) -> str:
+    """The rule by which ann, who is in no group, may do this, or may not."""
+    verdict = found.policy().decide("ann", frozenset(), parse_access(method, path))
+    return f"{'may' if isinstance(verdict, Grant) else 'may not'} by {verdict.rule}"
+
+
+@pytest.mark.parametrize(
+    ("words", "toml", "rule"),
+    [
+        ([], "", "may not by push = group:pusher"),
+        ([], 'push = "user:ann"', "may by regguard.toml:1: push = user:ann"),
+        (["--push", "user:bob"], 'push = "user:ann"', "may not by command line: push = user:bob"),
+        ([], RULES, "may not by regguard.toml:3: push = group:team"),
+        (["--push", "user:ann"], RULES, "may not by regguard.toml:3: push = group:team"),
+        ([], 'freeze = "x"\n' + RULES, "may not by regguard.toml:1: freeze"),
+        (["--freeze", "x"], 'freeze = "y"', "may not by command line: freeze"),
+    ],
+)
+def test_a_verdict_names_the_words_that_gave_it(words: list[str], toml: str, rule: str) -> None:
+    """As they were said, and where; a default without a place."""
+    assert decided(settings(*TLS, *words, file=toml), b"PUT", b"/v2/team/a/manifests/v1") == rule
+
+
+def test_a_policy_has_all_the_words() -> None:
+    """The four global ones, the rules with theirs, hiding, and the freeze."""
+    found = settings(
+        *TLS, "--pull", "user:ann", "--delete", "nobody", "--catalog", "user:bob", file=RULES
+    )
+    policy = found.policy()
+
+    assert (policy.pull, policy.push, policy.delete, policy.catalog) == (
+        *(found.pull, found.push, found.delete, found.catalog),
+    )
+    assert decided(found, b"GET", b"/v2/a/tags/list") == "may by command line: pull = user:ann"
+    assert decided(found, b"GET", b"/v2/_catalog") == (
+        "may not by command line: catalog = user:bob"
+    )
+    assert decided(found, b"GET", b"/v2/secret/tags/list") == (
+        "may not by regguard.toml:6: pull = nobody"
+    )
+    assert (policy.hides, policy.freeze) == (True, None)
+    assert settings(*TLS, "--hide").policy().hides
+    assert not settings(*TLS).policy().hides
+    freeze = settings(*TLS, "--freeze", "moving").policy().freeze
+    assert freeze == Freeze("moving", "command line: freeze")
+
+
+def test_another_text_of_the_file_gives_other_settings() -> None:
+    """The same words of the call; what was read before stays as it was."""
+    options = Options()
+    Path("regguard.toml").write_text('push = "nobody"\nrealm = "x"\n')
+    options.parseOptions([*TLS, "-c", "regguard.toml", "--realm", "mine", "--auth", "a", "--hide"])
+    before = options.settings
+    after = options.settings_with(RULES.encode())
+
+    assert (before.push, after.push) == (Who.parse("nobody"), Who.parse("group:pusher"))
+    assert (before.rules, len(after.rules)) == ((), 2)
+    for name in ("realm", "auth", "hide", "certificates"):
+        assert getattr(before, name) == getattr(after, name)
+    assert options.settings_with(b'push = "nobody"\nrealm = "x"\n') == before
+
+
+def test_who_serves_nothing_needs_no_certificate() -> None:
+    """The rules can be tried where there are none."""
+
+    class Trying(Options):
+        def serves(self) -> bool:
+            return False
+
+    options = Trying()
+    options.parseOptions(["--push", "nobody"])  # type: ignore[no-untyped-call]
+
+    assert options.settings.certificates == ()
 
 
 # -- help ------------------------------------------------------------------------------------

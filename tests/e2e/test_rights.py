@@ -131,12 +131,14 @@ def test_d08_nobody_else_touches_an_upload(users: Users, method: str) -> None:
     assert ended.status == 201
 
 
+@pytest.mark.parametrize("signed", [True, False], ids=["with-state", "without"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH", "PUT", "DELETE"])
-def test_d09_who_only_reads_touches_no_upload(users: Users, method: str) -> None:
-    """Not even its state, for which distribution 3 would give a new signature."""
+def test_d09_who_only_reads_touches_no_upload(users: Users, method: str, signed: bool) -> None:
+    """Not even its state: distribution 3 would give a new one to who has none."""
     upload = users.anna.start_upload("ours/unread")
+    target = upload if signed else upload.partition("?")[0]
 
-    reply = users.rita.send(method, upload, body=b"theirs" if method == "PATCH" else b"")
+    reply = users.rita.send(method, target, body=b"theirs" if method == "PATCH" else b"")
 
     assert reply.status == 403
     assert "location" not in reply.headers

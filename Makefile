@@ -10,7 +10,7 @@ METADATA := setup.cfg setup.py pyproject.toml
 
 # Only root may run dockerd and containerd (in a container: docker run --privileged).
 ifeq ($(shell id -u),0)
-ENGINES := dockerd=docker.io docker=docker.io podman containerd ctr=containerd
+ENGINES := dockerd=docker.io docker=docker.io podman buildah containerd ctr=containerd
 else
 PYTEST := -m 'not root'
 endif

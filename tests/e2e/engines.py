@@ -1,12 +1,13 @@
-"""Container engines, each with folders of its own: dockerd, podman, containerd."""
+"""What moves images, each with folders of its own: dockerd, podman, buildah, skopeo, containerd."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from regguard.demo.image import random_image
 from tests.e2e.programs import Guard, Program, binary
@@ -42,6 +43,11 @@ class Engine(Protocol):
     """What it prints for a wrong password."""
     denied: str
     """What it prints before our own words for a push that is not allowed."""
+    looks_before_it_mounts: bool
+    """Whether it asks for the blob's head first, and mounts nothing from where it may not look."""
+
+    def new_image(self) -> None:
+        """From now on push another image, whose layer nobody has seen."""
 
     def login(self, user: str, password: str) -> None:
         """Make these the credentials from now on."""
@@ -50,7 +56,7 @@ class Engine(Protocol):
         """Push an image under this name."""
 
     def pull(self, name: str) -> None:
-        """Pull it, after what is here of it was removed."""
+        """Pull it, after its name was removed here, if it was known."""
 
     def stop(self) -> None:
         """Leave nothing behind."""
@@ -61,9 +67,11 @@ class Docker:
 
     unauthorized = "401 Unauthorized"
     denied = "denied: user"
+    looks_before_it_mounts = False
 
     def __init__(self, guard: Guard, folder: Path) -> None:
         folder.mkdir()
+        self._folder = folder
         self._host = guard.host
         self._state = folder / "exec"
         socket = f"unix://{folder / 'docker.sock'}"
@@ -87,7 +95,7 @@ class Docker:
             "(docker run --privileged)",
             self._answers,
         )
-        self._docker("import", str(_root_file_system(folder)), "tiny")
+        self.new_image()
 
     def _answers(self) -> bool:
         try:
@@ -99,6 +107,9 @@ class Docker:
     def _docker(self, *words: str, stdin: str = "") -> str:
         return _call(binary("docker"), *words, stdin=stdin, environment=self._environment)
 
+    def new_image(self) -> None:
+        self._docker("import", str(_root_file_system(self._folder)), "tiny")
+
     def login(self, user: str, password: str) -> None:
         self._docker("login", "--username", user, "--password-stdin", self._host, stdin=password)
 
@@ -107,7 +118,7 @@ class Docker:
         self._docker("push", f"{self._host}/{name}")
 
     def pull(self, name: str) -> None:
-        self._docker("rmi", f"{self._host}/{name}")
+        self._docker("rmi", "--force", f"{self._host}/{name}")
         self._docker("pull", f"{self._host}/{name}")
 
     def stop(self) -> None:
@@ -117,39 +128,119 @@ class Docker:
             _call("umount", "--lazy", str(mounted))
 
 
-class Podman:
-    """podman, which needs no daemon."""
+class _WithoutDaemon:
+    """podman and buildah: two commands over the same libraries and storage."""
 
     unauthorized = "invalid username/password"
     denied = "denied: user"
+    looks_before_it_mounts = True
+    _name: ClassVar[str]
+    _options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, guard: Guard, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._host = guard.host
+        credentials = folder / "auth.json"
+        # It has to exist before the first log-in.
+        credentials.write_text("{}")
+        self._known = ("--cert-dir", str(guard.ground.trust), "--authfile", str(credentials))
+        self._command = (
+            *(binary(self._name), "--root", str(folder / "root"), "--runroot", str(folder / "run")),
+            *("--storage-driver", "vfs", "--log-level", "error", *self._options),
+        )
+        self.new_image()
+
+    def new_image(self) -> None:
+        raise NotImplementedError
+
+    def _call(self, *words: str, stdin: str = "") -> None:
+        _call(*self._command, *words, stdin=stdin)
+
+    def login(self, user: str, password: str) -> None:
+        words = ("--username", user, "--password-stdin", self._host)
+        self._call("login", *self._known, *words, stdin=password)
+
+    def push(self, name: str) -> None:
+        self._call("push", *self._known, "tiny", f"docker://{self._host}/{name}")
+
+    def pull(self, name: str) -> None:
+        self._call("pull", *self._known, f"{self._host}/{name}")
+        self._call("rmi", f"{self._host}/{name}")
+
+    def stop(self) -> None:
+        """It has stopped already."""
+
+
+class Podman(_WithoutDaemon):
+    """podman, which needs no daemon."""
+
+    _name = "podman"
+    _options = ("--cgroup-manager", "cgroupfs", "--events-backend", "file")
+
+    def new_image(self) -> None:
+        self._call("import", str(_root_file_system(self._folder)), "tiny")
+
+
+class Buildah(_WithoutDaemon):
+    """buildah, which makes images."""
+
+    _name = "buildah"
+
+    def new_image(self) -> None:
+        self._call("from", "--name", "work", "scratch")
+        self._call("add", "work", str(_root_file_system(self._folder)))
+        self._call("commit", "--rm", "work", "tiny")
+
+
+class Skopeo:
+    """skopeo, which copies images: here between the guard and a folder."""
+
+    unauthorized = "invalid username/password"
+    denied = "denied: user"
+    looks_before_it_mounts = True
 
     def __init__(self, guard: Guard, folder: Path) -> None:
         folder.mkdir()
         self._host = guard.host
-        self._trust = ("--cert-dir", str(guard.ground.trust))
-        # It has to exist before the first log-in.
-        self._credentials = folder / "auth.json"
-        self._credentials.write_text("{}")
-        self._podman = (
-            *(binary("podman"), "--root", str(folder / "root"), "--runroot", str(folder / "run")),
-            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
-            *("--events-backend", "file", "--log-level", "error"),
-        )
-        _call(*self._podman, "import", str(_root_file_system(folder)), "tiny")
+        self._trust = str(guard.ground.trust)
+        self._credentials = str(folder / "auth.json")
+        self._image = folder / "image"
+        self._pulled = folder / "pulled"
+        # Where it remembers which blob is where, unless it runs as root: that has one place.
+        self._environment = {"HOME": str(folder), "XDG_DATA_HOME": str(folder / "share")}
+        self.new_image()
 
-    def _call(self, command: str, *words: str, stdin: str = "") -> None:
-        known = ("--authfile", str(self._credentials))
-        _call(*self._podman, command, *self._trust, *known, *words, stdin=stdin)
+    def _call(self, *words: str, stdin: str = "") -> None:
+        _call(
+            binary("skopeo"),
+            "--insecure-policy",
+            *words,
+            stdin=stdin,
+            environment=self._environment,
+        )
+
+    def new_image(self) -> None:
+        shutil.rmtree(self._image, ignore_errors=True)
+        random_image((1_000, 20_000)).write_layout(self._image, "v1")
 
     def login(self, user: str, password: str) -> None:
-        self._call("login", "--username", user, "--password-stdin", self._host, stdin=password)
+        self._call(
+            *("login", "--cert-dir", self._trust, "--authfile", self._credentials),
+            *("--username", user, "--password-stdin", self._host),
+            stdin=password,
+        )
 
     def push(self, name: str) -> None:
-        self._call("push", "tiny", f"{self._host}/{name}")
+        self._copy("--dest-cert-dir", f"oci:{self._image}:v1", f"docker://{self._host}/{name}")
 
     def pull(self, name: str) -> None:
-        self._call("pull", f"{self._host}/{name}")
-        _call(*self._podman, "rmi", f"{self._host}/{name}")
+        shutil.rmtree(self._pulled, ignore_errors=True)
+        self._copy("--src-cert-dir", f"docker://{self._host}/{name}", f"oci:{self._pulled}:v1")
+
+    def _copy(self, trusting: str, *names: str) -> None:
+        known = (trusting, self._trust, "--authfile", self._credentials)
+        self._call("copy", *known, *names)
 
     def stop(self) -> None:
         """It has stopped already."""
@@ -161,14 +252,17 @@ class Containerd:
     unauthorized = "401 Unauthorized"
     # No more than the status is printed by containerd 1.6.
     denied = "403 Forbidden"
+    looks_before_it_mounts = False
 
     def __init__(self, guard: Guard, folder: Path) -> None:
         folder.mkdir()
+        self._folder = folder
         self._host = guard.host
         hosts = folder / "hosts" / guard.host
         hosts.mkdir(parents=True)
+        # It asks the server itself, too, when the one host's answer is 404.
         (hosts / "hosts.toml").write_text(
-            f'server = "{guard.url}"\n[host."{guard.url}"]\n'
+            f'server = "{guard.url}"\nca = "{guard.ground.ca}"\n[host."{guard.url}"]\n'
             f'capabilities = ["pull", "resolve", "push"]\nca = "{guard.ground.ca}"\n'
         )
         # These two would make folders in /opt and /etc.
@@ -190,10 +284,7 @@ class Containerd:
         self._hosts = str(folder / "hosts")
         self._user = ""
         self._program.wait_until("containerd answers; it needs root", self._answers)
-        random_image((1_000, 20_000)).write_layout(folder / "layout", "v1")
-        with tarfile.open(folder / "layout.tar", "w") as tar:
-            tar.add(folder / "layout", ".")
-        self._layout = str(folder / "layout.tar")
+        self.new_image()
 
     def _answers(self) -> bool:
         try:
@@ -201,6 +292,14 @@ class Containerd:
         except Refused:
             return False
         return True
+
+    def new_image(self) -> None:
+        layout = self._folder / "layout"
+        shutil.rmtree(layout, ignore_errors=True)
+        random_image((1_000, 20_000)).write_layout(layout, "v1")
+        self._layout = str(self._folder / "layout.tar")
+        with tarfile.open(self._layout, "w") as tar:
+            tar.add(layout, ".")
 
     def login(self, user: str, password: str) -> None:
         self._user = f"{user}:{password}"

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from tests.canary import CANARY, ON_ARGV, SEARCH, secret
 
@@ -141,10 +141,22 @@ def run(argv: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
+# As gorilla/handlers' CombinedLoggingHandler writes a request.
+HANDLED = re.compile(r'"([A-Z]+) (\S+) HTTP/1\.1" (\d{3}) ')
+
+
+class Handled(NamedTuple):
+    """A request that the registry has answered."""
+
+    method: str
+    target: str
+    status: int
+
+
 class Registry:
     """The real registry on a port of its own, its blobs in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, access_log: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._folder = folder
@@ -152,7 +164,7 @@ class Registry:
         self._settings.write_text(
             f"""\
 version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: {str(not access_log).lower()}}}}}
 storage:
   filesystem: {{rootdirectory: {folder / "data"}}}
   delete: {{enabled: true}}
@@ -172,6 +184,20 @@ health: {{storagedriver: {{enabled: false}}}}
             self._folder,
         )
         self._program.wait_until("the registry to listen", lambda: accepts(self.port))
+
+    def handled(self) -> list[Handled]:
+        """The requests that it has answered, as its access log tells."""
+        return [
+            Handled(method, target, int(status))
+            for method, target, status in HANDLED.findall(self._program.output())
+        ]
+
+    def wait_until_handled(
+        self, what: str, enough: Callable[[list[Handled]], bool]
+    ) -> list[Handled]:
+        """What it has answered, as soon as that is ``enough``: a line comes after its answer."""
+        self._program.wait_until(f"the registry to log {what}", lambda: enough(self.handled()))
+        return self.handled()
 
     def stop(self) -> None:
         self._program.stop()

@@ -3,8 +3,9 @@
 A missing repository answers with the registry's own words, which differ from one endpoint to the
 next, and in the registry's own time. So that nothing tells them apart, where a policy hides
 anything, both go the same way. The request goes to the registry: for a hidden repository with the
-name of one that cannot be there in its place. If that finds nothing, the registry is asked for the
-repository's tags, and if it has no such repository the answer is ours.
+name of one that cannot be there in its place. If that ends in an error, the registry is asked for
+the repository's tags, and if it has no such repository the answer is ours. In any error, not only
+in 404: to a digest that it cannot read, registry 2.8 answers 500 and names the repository's folder.
 """
 
 from __future__ import annotations

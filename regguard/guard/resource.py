@@ -182,12 +182,12 @@ class GuardResource:
         def missing() -> None:
             self._run(request, self._missing(relay, request, access, repository, target))
 
-        relay.send(request, target, request.user_name, False, on_missing=missing)
+        relay.send(request, target, request.user_name, False, on_error=missing)
 
     async def _missing(
         self, relay: Relay, request: Any, access: Access, repository: str, target: bytes
     ) -> None:
-        """Answer where the registry said 404, and another repository may be hidden."""
+        """Answer where the registry said an error, and another repository may be hidden."""
         user_name = request.user_name
         if (
             await _while_there(request, is_missing(relay, user_name, repository))
@@ -196,7 +196,7 @@ class GuardResource:
             request.answer(no_such_repository(access.repository))
         else:
             # The repository is there, and what it lacks the registry says best.  A body that was
-            # sent with the question is gone, and means nothing to it.
+            # sent with the request is gone, and means nothing to it.
             body = b"" if request.head.has_body else None
             relay.send(request, target, user_name, False, body=body)
 

@@ -79,14 +79,14 @@ class Relay:
         is_upload: bool,
         *,
         body: bytes | None = None,
-        on_missing: Callable[[], None] | None = None,
+        on_error: Callable[[], None] | None = None,
         when_done: Callable[[], None] | None = None,
     ) -> None:
         """Relay ``request`` to ``target`` for a user.
 
         ``body`` is the request's whole body where the caller has read it already.
-        ``on_missing`` is called instead of a relayed 404 to GET or HEAD: the request is then the
-        caller's again, as if it had never been sent.
+        ``on_error`` is called instead of a relayed answer from 400 on to GET or HEAD: the request
+        is then the caller's again, as if it had never been sent.
         ``when_done`` is called once when the registry has begun to answer, or never will. With it,
         a request whose body was read already runs on without its client from when it was sent: the
         registry may act on it whether we listen or not.
@@ -111,7 +111,7 @@ class Relay:
             credential=self.upstream.address.credential,
             body_length=None if body is None else len(body),
         )
-        exchange = Exchange(self, request, head, body, on_missing, when_done)
+        exchange = Exchange(self, request, head, body, on_error, when_done)
         request.when_gone = exchange.client_gone
         exchange.start()
 
@@ -162,7 +162,7 @@ class Exchange(Sending):
 
     __slots__ = (
         "_chunked",
-        "_on_missing",
+        "_on_error",
         "_producing",
         "_request",
         "_started",
@@ -176,7 +176,7 @@ class Exchange(Sending):
         request: Any,
         head_bytes: bytes,
         body: bytes | None,
-        on_missing: Callable[[], None] | None,
+        on_error: Callable[[], None] | None,
         when_done: Callable[[], None] | None,
     ) -> None:
         head: RequestHead = request.head
@@ -186,7 +186,7 @@ class Exchange(Sending):
             super().__init__(relay, head.method, head_bytes + body, body_done=True)
             self._retriable = False
         self._request = request
-        self._on_missing = on_missing
+        self._on_error = on_error
         self._when_done = when_done
         self._chunked = head.chunked
         self._started = False
@@ -263,8 +263,8 @@ class Exchange(Sending):
             # can't be used again, and it ends with the exchange.
             self._stop_taking_body()
             request.body_producer.pauseProducing()
-        if head.status == 404 and self._on_missing is not None and self._method in READS:
-            self._give_back(body.complete, self._on_missing)
+        if head.status >= 400 and self._on_error is not None and self._method in READS:
+            self._give_back(body.complete, self._on_error)
             return
         fields = client_fields(head, self._relay.upstream.address.origin)
         if body.complete:
@@ -284,13 +284,13 @@ class Exchange(Sending):
         request.begin(head.status, head.reason, fields, length, data)
         self._done()
 
-    def _give_back(self, is_whole: bool, on_missing: Callable[[], None]) -> None:
-        """Nothing of a 404 goes to the client."""
+    def _give_back(self, is_whole: bool, on_error: Callable[[], None]) -> None:
+        """Nothing of an error goes to the client."""
         if is_whole:
             self._finish_connection()
         self._end()
         self._request.when_gone = None
-        on_missing()
+        on_error()
 
     def response_data(self, data: bytes) -> None:
         """More of the registry's answer."""

@@ -162,12 +162,6 @@ def test_every_hidden_one_is_looked_for_elsewhere(guarded: Guarded, questions: Q
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad",
-        b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 416 X\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 429 Slow Down\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\nouc",
-        b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
         b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         b"garbage\r\n\r\n",
@@ -176,8 +170,26 @@ def test_every_hidden_one_is_looked_for_elsewhere(guarded: Guarded, questions: Q
 def test_what_the_registry_says_otherwise_is_the_same_for_both(
     answer: bytes, logged: list[Any]
 ) -> None:
-    """A bad digest, a limit, a broken storage."""
+    """What is no refusal, and what is no answer."""
     check_same(b"/blobs/" + D, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad",
+        b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 416 X\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 429 Slow Down\r\nRetry-After: 9\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\nouc",
+        b"HTTP/1.1 503 X\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    ],
+)
+def test_no_error_of_the_registrys_is_told_of_either(answer: bytes, logged: list[Any]) -> None:
+    """It may name the folder in which it looked, and that would not be the caller's."""
+    seen = check_same(b"/blobs/" + D, answer, MISSING)
+
+    assert read_answer(seen.octets).body == no_such_repository(HIDDEN.decode()).body
 
 
 @pytest.mark.parametrize(
@@ -289,6 +301,17 @@ def test_what_a_repository_lacks_the_registry_says(
     )  # fmt: skip
     got = guarded.answer_of(client, method)
     assert (got.status, got[b"x-theirs"]) == (404, b"yes")
+
+
+def test_an_error_about_what_is_there_is_told(guarded: Guarded, questions: Questions) -> None:
+    """In the registry's own words, as without hiding."""
+    broken = b"HTTP/1.1 500 X\r\nContent-Length: 3\r\n\r\nouc"
+    client = send(guarded, pull(b"GET", PRESENT, b"/manifests/v1"))
+    for answer in (broken, tag_list([]), broken):
+        questions.answer(answer)
+
+    answer = guarded.answer_of(client)
+    assert (answer.status, answer.body) == (500, b"ouc")
 
 
 def test_what_is_found_costs_one_question(guarded: Guarded, questions: Questions) -> None:

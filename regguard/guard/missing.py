@@ -10,7 +10,7 @@ in 404: to a digest that it cannot read, registry 2.8 answers 500 and names the 
 
 from __future__ import annotations
 
-from secrets import token_hex
+from hashlib import blake2s
 
 from regguard import answers
 from regguard.access import Access
@@ -39,9 +39,12 @@ async def is_missing(relay: Relay, user_name: str, repository: str) -> bool:
     return reply.status == 404
 
 
-def elsewhere(access: Access) -> tuple[str, bytes]:
-    """The name of a repository that is not there, and the same target in it."""
-    # 128 random bits: nobody has, or can make, a repository of this name in time.
-    nowhere = token_hex(16)
+def elsewhere(access: Access, key: bytes) -> tuple[str, bytes]:
+    """The name of a repository that is not there, and the same target in it.
+
+    ``key`` is a secret of this process: nobody has, or can make, a repository of this name. It is
+    the same name every time, because what was missing before is found missing faster.
+    """
+    nowhere = blake2s(access.repository.encode("ascii"), key=key, digest_size=16).hexdigest()
     behind = len(f"/v2/{access.repository}")
     return nowhere, b"/v2/" + nowhere.encode("ascii") + access.target[behind:]

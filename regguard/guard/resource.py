@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -63,6 +63,7 @@ class GuardResource:
         self._challenge = answers.challenge(realm)
         self._relay: Relay | None = None
         self._turns = Turns()
+        self._key = token_bytes(16)
         self._log = Logger(namespace="regguard.guard")
 
     def relay_through(self, relay: Relay) -> None:
@@ -137,15 +138,8 @@ class GuardResource:
 
     def _deny(self, request: Any, access: Access, denial: Denial) -> None:
         """Refuse, and let the user and the operator find each other by the incident's id."""
-        request.incident = incident = token_hex(4)
-        # When the answer is out: the time that this takes would tell hidden from missing.
-        request.when_over = lambda: self._log.info(
-            "incident {incident}: {message}; by {rule}{hidden}",
-            incident=incident,
-            message=denial.message,
-            rule=denial.rule,
-            hidden=" (hidden)" if denial.hidden else "",
-        )
+        hidden = " (hidden)" if denial.hidden else ""
+        incident = self._note(request, f"{denial.message}; by {denial.rule}{hidden}")
         if not denial.hidden:
             message = f"{denial.message} (incident {incident})"
             detail = {"rule": denial.rule, "incident": incident}
@@ -155,7 +149,16 @@ class GuardResource:
         elif self._relay is None:
             request.answer(answers.busy(RETRY_AFTER))
         else:
-            self._find(self._relay, request, access, *elsewhere(access))
+            self._find(self._relay, request, access, *elsewhere(access, self._key))
+
+    def _note(self, request: Any, message: str) -> str:
+        """Let the access log and the log tell of an incident; its id."""
+        request.incident = incident = token_hex(4)
+        # When the answer is out, so that nobody waits for it.
+        request.when_over = lambda: self._log.info(
+            "incident {incident}: {message}", incident=incident, message=message
+        )
+        return incident
 
     # -- what takes questions to the registry ----------------------------------------------
 
@@ -189,11 +192,14 @@ class GuardResource:
     ) -> None:
         """Answer where the registry said an error, and another repository may be hidden."""
         user_name = request.user_name
-        if (
-            await _while_there(request, is_missing(relay, user_name, repository))
-            or repository != access.repository
-        ):
+        missing = await _while_there(request, is_missing(relay, user_name, repository))
+        if repository != access.repository:
             request.answer(no_such_repository(access.repository))
+        elif missing:
+            # As for a hidden one: the next request must not tell by when it is answered whether
+            # there was something to log.
+            self._note(request, f"user {user_name} may pull {repository}, which is missing")
+            request.answer(no_such_repository(repository))
         else:
             # The repository is there, and what it lacks the registry says best.  A body that was
             # sent with the request is gone, and means nothing to it.

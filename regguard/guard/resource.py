@@ -282,6 +282,4 @@ async def _while_there(request: Any, awaited: Coroutine[Any, Any, T] | Deferred[
     """
     waiting = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
     request.when_gone = lambda _: waiting.cancel()
-    found = await waiting
-    request.when_gone = None
-    return found
+    return await waiting

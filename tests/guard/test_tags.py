@@ -710,6 +710,19 @@ def test_an_answer_that_nobody_reads_keeps_nobody_waiting(
     first.reset()
 
 
+def test_no_room_for_the_write_gives_the_turn_back(
+    guarded: Guarded, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """503: there was room for the question, and then none."""
+    client = send(guarded, put(NEW))
+    questions.next()
+    monkeypatch.setattr("regguard.relay.exchange.MAX_EXCHANGES", 0)
+    questions.peer.send(MISSING)
+
+    check_failed(guarded.answer_of(client, b"PUT"), 503)
+    check_no_turns(guarded)
+
+
 @pytest.mark.parametrize(
     ("octets", "how", "status"),
     [

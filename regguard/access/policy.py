@@ -315,6 +315,9 @@ class Policy:
                 f"user {name} may not delete {access.repository}:{tags[0]}: the tag is immutable",
                 rule,
             )
+        if access.endpoint == "manifests" and ":" not in access.reference:
+            # OCI end-9: the tag goes, and not what it stood for.
+            return Grant(target, ruling.rights["delete"].rule)
         if access.endpoint == "blobs":
             # Nobody can tell cheaply which layers an immutable tag needs; the registry's own
             # garbage collection can.

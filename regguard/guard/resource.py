@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
-from secrets import token_hex
+from secrets import token_bytes, token_hex
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -26,7 +26,7 @@ from regguard.auth.authenticator import Authenticator
 from regguard.auth.interfaces import Throttled, Unauthenticated, Undecided
 from regguard.auth.realm import User
 from regguard.guard.catalog import catalog_page
-from regguard.guard.missing import ask_in_vain, is_missing, no_such_repository
+from regguard.guard.missing import elsewhere, is_missing, no_such_repository
 from regguard.guard.tags import LARGEST_MANIFEST, Turns, check_deletion, check_tags
 from regguard.relay import BodyTooLong, Relay, UpstreamFailure, read_whole
 
@@ -63,6 +63,7 @@ class GuardResource:
         self._challenge = answers.challenge(realm)
         self._relay: Relay | None = None
         self._turns = Turns()
+        self._key = token_bytes(16)
         self._log = Logger(namespace="regguard.guard")
 
     def relay_through(self, relay: Relay) -> None:
@@ -131,36 +132,33 @@ class GuardResource:
         elif access.action == "catalog" and policy.visible(user.name, user.groups) != "all":
             self._run(request, self._catalog(relay, request, user, access))
         elif policy.hides and access.action == "pull":
-            relay.send(
-                request,
-                verdict.target,
-                user.name,
-                False,
-                on_missing=lambda: self._run(
-                    request, self._missing(relay, request, user, access, verdict)
-                ),
-            )
+            self._find(relay, request, access, access.repository, verdict.target)
         else:
             relay.send(request, verdict.target, user.name, access.is_upload)
 
     def _deny(self, request: Any, access: Access, denial: Denial) -> None:
         """Refuse, and let the user and the operator find each other by the incident's id."""
-        request.incident = incident = token_hex(4)
-        self._log.info(
-            "incident {incident}: {message}; by {rule}{hidden}",
-            incident=incident,
-            message=denial.message,
-            rule=denial.rule,
-            hidden=" (hidden)" if denial.hidden else "",
-        )
+        hidden = " (hidden)" if denial.hidden else ""
+        incident = self._note(request, f"{denial.message}; by {denial.rule}{hidden}")
         if not denial.hidden:
             message = f"{denial.message} (incident {incident})"
             detail = {"rule": denial.rule, "incident": incident}
             request.answer(answers.error(403, "DENIED", message, detail=detail))
-        elif access.action == "pull" and self._relay is not None:
-            self._run(request, self._hide(self._relay, request, access))
-        else:
+        elif access.action != "pull":
             request.answer(no_such_repository(access.repository))
+        elif self._relay is None:
+            request.answer(answers.busy(RETRY_AFTER))
+        else:
+            self._find(self._relay, request, access, *elsewhere(access, self._key))
+
+    def _note(self, request: Any, message: str) -> str:
+        """Let the access log and the log tell of an incident; its id."""
+        request.incident = incident = token_hex(4)
+        # When the answer is out, so that nobody waits for it.
+        request.when_over = lambda: self._log.info(
+            "incident {incident}: {message}", incident=incident, message=message
+        )
+        return incident
 
     # -- what takes questions to the registry ----------------------------------------------
 
@@ -172,27 +170,41 @@ class GuardResource:
     def _not_answered(self, failure: Failure, request: Any) -> None:
         if isinstance(failure.value, UpstreamFailure):
             self.upstream_failed(request, failure.value)
-        elif not failure.check(_ClientGone):
-            failure.raiseException()
+        elif not failure.check(CancelledError) or (request.live and request.when_gone):
+            failure.raiseException()  # else by when_gone itself: nobody is there
 
     async def _catalog(self, relay: Relay, request: Any, user: User, access: Access) -> None:
         page = catalog_page(relay, user, self.policy, access)
         request.answer(await _while_there(request, page))
 
-    async def _hide(self, relay: Relay, request: Any, access: Access) -> None:
-        in_vain = ask_in_vain(relay, request.user_name, request.head.method, access)
-        await _while_there(request, in_vain)
-        request.answer(no_such_repository(access.repository))
+    def _find(
+        self, relay: Relay, request: Any, access: Access, repository: str, target: bytes
+    ) -> None:
+        """Pull where some repositories are hidden; for those another ``repository`` stands in."""
+
+        def missing() -> None:
+            self._run(request, self._missing(relay, request, access, repository, target))
+
+        relay.send(request, target, request.user_name, False, on_error=missing)
 
     async def _missing(
-        self, relay: Relay, request: Any, user: User, access: Access, grant: Grant
+        self, relay: Relay, request: Any, access: Access, repository: str, target: bytes
     ) -> None:
-        """Answer where the registry said 404, and another repository may be hidden."""
-        if await _while_there(request, is_missing(relay, user.name, access.repository)):
+        """Answer where the registry said an error, and another repository may be hidden."""
+        user_name = request.user_name
+        missing = await _while_there(request, is_missing(relay, user_name, repository))
+        if repository != access.repository:
             request.answer(no_such_repository(access.repository))
+        elif missing:
+            # As for a hidden one: the next request must not tell by when it is answered whether
+            # there was something to log.
+            self._note(request, f"user {user_name} may pull {repository}, which is missing")
+            request.answer(no_such_repository(repository))
         else:
-            # The repository is there, and what it lacks the registry says best.
-            relay.send(request, grant.target, user.name, False)
+            # The repository is there, and what it lacks the registry says best.  A body that was
+            # sent with the request is gone, and means nothing to it.
+            body = b"" if request.head.has_body else None
+            relay.send(request, target, user_name, False, body=body)
 
     async def _write_unchanged(
         self, relay: Relay, request: Any, user: User, access: Access, grant: Grant
@@ -200,29 +212,27 @@ class GuardResource:
         """Relay a write unless an immutable tag would change by it."""
         unchanged = grant.unchanged
         assert unchanged is not None
-        body = None
-        if unchanged.deletes is None:
-            # Whole before its turn: a slow client must not keep the others waiting.
-            try:
-                body = await _while_there(request, read_whole(request, LARGEST_MANIFEST))
-            except BodyTooLong as error:
-                request.answer(answers.error(413, "SIZE_INVALID", str(error)))
-                return
-        await _while_there(request, self._turns.take(access.repository))
         try:
-            if body is None:
-                check = check_deletion(relay, user.name, access, unchanged)
-            else:
+            # Whole before its turn: a slow client must not keep the others waiting.
+            body = await _while_there(request, read_whole(request, LARGEST_MANIFEST))
+        except BodyTooLong as error:
+            request.answer(answers.error(413, "SIZE_INVALID", str(error)))
+            return
+        turn = await _while_there(request, self._turns.take(access.repository))
+        try:
+            if unchanged.deletes is None:
                 check = check_tags(relay, user.name, access, unchanged, body)
+            else:
+                check = check_deletion(relay, user.name, access, unchanged)
             denial = await _while_there(request, check)
+            if denial is None:
+                relay.send(request, grant.target, user.name, False, body=body, when_done=turn.end)
+            else:
+                turn.end()
+                self._deny(request, access, denial)
         except BaseException:
-            self._turns.give_back(access.repository)
+            turn.end()
             raise
-        request.when_over = lambda: self._turns.give_back(access.repository)
-        if denial is not None:
-            self._deny(request, access, denial)
-        else:
-            relay.send(request, grant.target, user.name, False, body=body)
 
     def _not_authenticated(self, failure: Failure, request: Any) -> None:
         if failure.check(CancelledError) and request.when_gone is None:
@@ -265,25 +275,11 @@ class GuardResource:
 
 
 async def _while_there(request: Any, awaited: Coroutine[Any, Any, T] | Deferred[T]) -> T:
-    """Await something, and give it up when the client leaves."""
+    """Await something, and give it up when the client leaves.
+
+    Where that ends in CancelledError, ``when_gone`` tells why: it is not set any more if the client
+    has left.
+    """
     waiting = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
-    is_gone = False
-
-    def give_up(reason: str) -> None:
-        nonlocal is_gone
-        is_gone = True
-        waiting.cancel()
-
-    request.when_gone = give_up
-    try:
-        return await waiting
-    except CancelledError:
-        if is_gone:
-            raise _ClientGone from None
-        raise
-    finally:
-        request.when_gone = None
-
-
-class _ClientGone(Exception):
-    """Nobody is there to be answered."""
+    request.when_gone = lambda _: waiting.cancel()
+    return await waiting

@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from urllib.parse import quote
+from collections import deque
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, succeed
 
 from regguard.access import Access, Denial, Unchanged
-from regguard.relay import Relay, UpstreamFailure
+from regguard.relay import Relay, Reply, UpstreamFailure
 
 LARGEST_MANIFEST = 4 * 1024 * 1024
 """Octets of a manifest that are taken: distribution's and OCI's limit."""
@@ -25,6 +25,12 @@ MOST_WAITING = 100
 
 MOST_TAGS = 1000
 """Immutable tags that are looked up before a manifest is deleted, one round trip for each."""
+
+MOST_PAGES = 100
+"""Pages of tags that are read for that, of 1000 tags or what the registry takes for a page."""
+
+_TAG_LIST_OCTETS = 4 * 1024 * 1024
+"""One page. Registry 2.8 makes none: this is for 30,000 of the longest tags, 200,000 short ones."""
 
 # In front of everything that a registry may have: without them registry 2.8 says 404 for a tag
 # that is there, or answers with another manifest that it makes up for old clients.
@@ -40,28 +46,75 @@ ACCEPT = b"Accept: " + b", ".join(
 )
 
 _is_digest = re.compile(r"(sha256|sha384|sha512):[0-9a-f]{64,128}").fullmatch
-_TAG_LIST_OCTETS = 4 * 1024 * 1024
+_is_tag = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}").fullmatch
+# The query of the one link that a list of tags may have (distribution, docs/spec/api.md,
+# "Listing Image Tags"); RFC 3986's characters, so nothing in it can end the request line.
+_next_query = re.compile(
+    rb"<[^<>?]*\?([A-Za-z0-9._~!$&'()*+,;=:@/?%-]+)>\s*;\s*rel=\"?next\"?", re.IGNORECASE
+).fullmatch
 
 
 class Turns:
     """One write at a time for each repository."""
 
     def __init__(self) -> None:
-        self._locks: dict[str, DeferredLock] = {}
+        self._queues: dict[str, _Queue] = {}
 
-    def take(self, repository: str) -> Deferred[DeferredLock]:
-        """Wait for the turn; fails with UpstreamFailure (503) where too many wait."""
-        lock = self._locks.setdefault(repository, DeferredLock())
-        if len(lock.waiting) >= MOST_WAITING:
+    def take(self, repository: str) -> Deferred[Turn]:
+        """Wait for the turn, which is to be ended; cancelling gives up the place.
+
+        :raises UpstreamFailure: 503 where too many wait.
+        """
+        queue = self._queues.get(repository)
+        if queue is None:
+            self._queues[repository] = _Queue()
+            return succeed(Turn(self, repository))
+        if len(queue.waiting) >= MOST_WAITING:
             raise UpstreamFailure(503, "too many writes to this repository wait for their turn")
-        return lock.acquire()
+        waiting: Deferred[Turn] = Deferred(queue.waiting.remove)
+        queue.waiting.append(waiting)
+        return waiting
 
-    def give_back(self, repository: str) -> None:
-        """The turn is over."""
-        lock = self._locks[repository]
-        lock.release()
-        if not lock.locked:
-            del self._locks[repository]
+    def hand_on(self, repository: str) -> None:
+        """A turn has ended: the next one begins."""
+        queue = self._queues[repository]
+        queue.free = True
+        if queue.handing_on:
+            return  # a turn that was over at once: the loop below goes on, further up the stack
+        queue.handing_on = True
+        while queue.free and queue.waiting:
+            queue.free = False
+            queue.waiting.popleft().callback(Turn(self, repository))
+        queue.handing_on = False
+        if queue.free:
+            del self._queues[repository]
+
+
+class Turn:
+    """Nobody else writes to the repository until this has ended."""
+
+    __slots__ = ("_repository", "_turns")
+
+    def __init__(self, turns: Turns, repository: str) -> None:
+        self._turns: Turns | None = turns
+        self._repository = repository
+
+    def end(self) -> None:
+        """It is over; said twice, it is the same."""
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.hand_on(self._repository)
+
+
+class _Queue:
+    """Somebody has the turn unless it is ``free``; who waits for it."""
+
+    __slots__ = ("free", "handing_on", "waiting")
+
+    def __init__(self) -> None:
+        self.free = False
+        self.handing_on = False
+        self.waiting: deque[Deferred[Turn]] = deque()
 
 
 async def check_tags(
@@ -72,8 +125,11 @@ async def check_tags(
     :raises UpstreamFailure: when the registry does not tell.
     """
     for tag in unchanged.tags:
-        there = await _digest_at(relay, user_name, access.repository, tag)
-        if there is not None and there != _digest_of(body, there):
+        reply = await _look_up(relay, b"HEAD", user_name, access.repository, tag, limit=0)
+        if reply is None:
+            continue
+        there = _digest_in(reply)
+        if there != _digest_of(body, there):
             message = (
                 f"user {user_name} may not push {access.repository}:{tag}: "
                 f"the tag is immutable and stands for {there}"
@@ -85,23 +141,30 @@ async def check_tags(
 async def check_deletion(
     relay: Relay, user_name: str, access: Access, unchanged: Unchanged
 ) -> Denial | None:
-    """Say no if an immutable tag stands for the manifest that would be deleted.
+    """Say no if an immutable tag stands for the manifest that would be deleted, or for an index
+    that lists it: such a tag would be there and could not be pulled.
+
+    An index that is listed in another index is not looked into; no builder makes such.
 
     :raises UpstreamFailure: when the registry does not tell.
     """
     whose = f"user {user_name} may not delete {access.repository}@{access.reference}: "
-    tags = await _tags_of(relay, user_name, access.repository)
-    tags = [tag for tag in tags if unchanged.is_immutable(tag)]
+    tags = await _immutable_tags(relay, user_name, access.repository, unchanged)
     if len(tags) > MOST_TAGS:
         return Denial(f"{whose}too many immutable tags to look through", unchanged.rule)
     algorithm = access.reference.partition(":")[0]
     for tag in tags:
-        there = await _digest_at(relay, user_name, access.repository, tag)
+        reply = await _look_up(
+            relay, b"GET", user_name, access.repository, tag, limit=LARGEST_MANIFEST
+        )
+        if reply is None:
+            continue
+        there = _digest_in(reply)
         # Another algorithm's digest may name the same manifest.
-        if there is not None and (
-            there == access.reference or there.partition(":")[0] != algorithm
-        ):
+        if there == access.reference or there.partition(":")[0] != algorithm:
             return Denial(f"{whose}the immutable tag {tag} stands for it", unchanged.rule)
+        if access.reference.encode("ascii") in reply.body:
+            return Denial(f"{whose}the immutable tag {tag} needs it", unchanged.rule)
     return None
 
 
@@ -110,43 +173,56 @@ def _digest_of(body: bytes, like: str) -> str:
     return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
 
 
-async def _digest_at(relay: Relay, user_name: str, repository: str, tag: str) -> str | None:
-    """What a tag stands for; None while there is no such tag."""
+async def _look_up(
+    relay: Relay, method: bytes, user_name: str, repository: str, tag: str, *, limit: int
+) -> Reply | None:
+    """Ask for the manifest that a tag stands for; None while there is no such tag."""
     target = f"/v2/{repository}/manifests/{tag}".encode("ascii")
-    reply = await relay.ask(b"HEAD", target, ACCEPT, user_name=user_name, limit=0)
+    reply = await relay.ask(method, target, ACCEPT, user_name=user_name, limit=limit)
     if reply.status == 404:
         return None
-    digest = (reply.field(b"docker-content-digest") or b"").decode("ascii", "replace")
-    if reply.status != 200 or not _is_digest(digest):
+    if reply.status != 200 or not _is_digest(_digest_in(reply)):
         raise UpstreamFailure(502, f"the registry does not tell what {repository}:{tag} stands for")
-    return digest
+    return reply
 
 
-async def _tags_of(relay: Relay, user_name: str, repository: str) -> list[str]:
-    """All tags of a repository, page by page where the registry has pages."""
+def _digest_in(reply: Reply) -> str:
+    return (reply.field(b"docker-content-digest") or b"").decode("ascii", "replace")
+
+
+async def _immutable_tags(
+    relay: Relay, user_name: str, repository: str, unchanged: Unchanged
+) -> list[str]:
+    """The immutable tags that there are; when they are too many, not all of them."""
     tags: list[str] = []
-    last = ""
-    while True:
-        target = f"/v2/{repository}/tags/list?n=1000" + (f"&last={quote(last)}" if last else "")
-        reply = await relay.ask(
-            b"GET", target.encode("ascii"), user_name=user_name, limit=_TAG_LIST_OCTETS
-        )
+    query = b"n=1000"
+    path = f"/v2/{repository}/tags/list?".encode("ascii")
+    for _ in range(MOST_PAGES):
+        reply = await relay.ask(b"GET", path + query, user_name=user_name, limit=_TAG_LIST_OCTETS)
         if reply.status == 404:
             return tags
         page = _listed(reply.body) if reply.status == 200 else None
-        if page is None:
-            raise UpstreamFailure(502, f"the registry does not tell the tags of {repository}")
-        tags += page
-        if reply.field(b"link") is None or not page or page[-1] <= last:
+        link = reply.field(b"link")
+        more = link and _next_query(link)
+        # A link that is not understood may lead to the very tag.
+        if page is None or (link and not more):
+            break
+        tags += filter(unchanged.is_immutable, page)
+        if not more or len(tags) > MOST_TAGS:
             return tags
-        last = page[-1]
+        query = more[1]
+    raise UpstreamFailure(502, f"the registry does not tell the tags of {repository}")
 
 
 def _listed(body: bytes) -> list[str] | None:
+    """The tags in an answer; None for what is no list of tags."""
     try:
         tags = json.loads(body)["tags"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
+    # Go's encoder writes null for none.
     if tags is None:
         return []
-    return tags if isinstance(tags, list) and all(isinstance(tag, str) for tag in tags) else None
+    if isinstance(tags, list) and all(isinstance(tag, str) and _is_tag(tag) for tag in tags):
+        return tags
+    return None

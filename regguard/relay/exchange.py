@@ -79,16 +79,22 @@ class Relay:
         is_upload: bool,
         *,
         body: bytes | None = None,
-        on_missing: Callable[[], None] | None = None,
+        on_error: Callable[[], None] | None = None,
+        when_done: Callable[[], None] | None = None,
     ) -> None:
         """Relay ``request`` to ``target`` for a user.
 
         ``body`` is the request's whole body where the caller has read it already.
-        ``on_missing`` is called instead of a relayed 404 to GET or HEAD: the request is then the
-        caller's again, as if it had never been sent.
+        ``on_error`` is called instead of a relayed answer from 400 on to GET or HEAD: the request
+        is then the caller's again, as if it had never been sent.
+        ``when_done`` is called once when the registry has begun to answer, or never will. With it,
+        a request whose body was read already runs on without its client from when it was sent: the
+        registry may act on it whether we listen or not.
         """
         if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
             self.on_failure(request, self._no_room())
+            if when_done is not None:
+                when_done()
             return
         origin = self.origin
         if origin is None and not request.head.host:
@@ -105,7 +111,7 @@ class Relay:
             credential=self.upstream.address.credential,
             body_length=None if body is None else len(body),
         )
-        exchange = Exchange(self, request, head, body, on_missing)
+        exchange = Exchange(self, request, head, body, on_error, when_done)
         request.when_gone = exchange.client_gone
         exchange.start()
 
@@ -154,7 +160,15 @@ class Exchange(Sending):
     States, told by ``repr``: connecting, sending, waiting, streaming, over.
     """
 
-    __slots__ = ("_chunked", "_on_missing", "_producing", "_request", "_started", "_taking_body")
+    __slots__ = (
+        "_chunked",
+        "_on_error",
+        "_producing",
+        "_request",
+        "_started",
+        "_taking_body",
+        "_when_done",
+    )
 
     def __init__(
         self,
@@ -162,7 +176,8 @@ class Exchange(Sending):
         request: Any,
         head_bytes: bytes,
         body: bytes | None,
-        on_missing: Callable[[], None] | None,
+        on_error: Callable[[], None] | None,
+        when_done: Callable[[], None] | None,
     ) -> None:
         head: RequestHead = request.head
         if body is None:
@@ -171,7 +186,8 @@ class Exchange(Sending):
             super().__init__(relay, head.method, head_bytes + body, body_done=True)
             self._retriable = False
         self._request = request
-        self._on_missing = on_missing
+        self._on_error = on_error
+        self._when_done = when_done
         self._chunked = head.chunked
         self._started = False
         self._producing = False
@@ -228,7 +244,9 @@ class Exchange(Sending):
 
     def client_gone(self, reason: str) -> None:
         """The client or its body broke: the registry must not see a clean end."""
-        self._end()
+        was_sent = self._body_done and self._connection is not None
+        if not (was_sent and self._when_done is not None):
+            self._end()
 
     # -- the response --------------------------------------------------------------------
 
@@ -245,8 +263,8 @@ class Exchange(Sending):
             # can't be used again, and it ends with the exchange.
             self._stop_taking_body()
             request.body_producer.pauseProducing()
-        if head.status == 404 and self._on_missing is not None and self._method in READS:
-            self._give_back(body.complete, self._on_missing)
+        if head.status >= 400 and self._on_error is not None and self._method in READS:
+            self._give_back(body.complete, self._on_error)
             return
         fields = client_fields(head, self._relay.upstream.address.origin)
         if body.complete:
@@ -256,6 +274,7 @@ class Exchange(Sending):
             request.begin(head.status, head.reason, fields, len(data), data)
             self._over = True
             request.finish()
+            self._done()
             return
         length = head.content_length if not head.chunked else None
         connection = self._connection
@@ -263,14 +282,15 @@ class Exchange(Sending):
         self._producing = True
         request.register_producer(connection)
         request.begin(head.status, head.reason, fields, length, data)
+        self._done()
 
-    def _give_back(self, is_whole: bool, on_missing: Callable[[], None]) -> None:
-        """Nothing of a 404 goes to the client."""
+    def _give_back(self, is_whole: bool, on_error: Callable[[], None]) -> None:
+        """Nothing of an error goes to the client."""
         if is_whole:
             self._finish_connection()
         self._end()
         self._request.when_gone = None
-        on_missing()
+        on_error()
 
     def response_data(self, data: bytes) -> None:
         """More of the registry's answer."""
@@ -330,3 +350,9 @@ class Exchange(Sending):
         self._stop_taking_body()
         self._stop_producing()
         super()._end()
+        self._done()
+
+    def _done(self) -> None:
+        when_done, self._when_done = self._when_done, None
+        if when_done is not None:
+            when_done()

@@ -42,7 +42,7 @@ class Finder:
                 self.relay.send(request, self.elsewhere, "alice", False)
 
         request.user_name = "alice"
-        self.relay.send(request, request.head.target, "alice", False, on_missing=missing)
+        self.relay.send(request, request.head.target, "alice", False, on_error=missing)
 
 
 @pytest.fixture
@@ -110,7 +110,18 @@ def test_a_404_to_a_write_is_relayed(world: World, finder: Finder, method: bytes
     assert finder.missing == 0
 
 
-@pytest.mark.parametrize("status", [200, 400, 403, 405, 410, 500])
+@pytest.mark.parametrize("status", [400, 403, 405, 410, 416, 429, 500, 503])
+def test_any_other_error_is_given_back(world: World, finder: Finder, status: int) -> None:
+    """Its words may tell as much as those of a 404."""
+    client = world.client()
+    client.send(get())
+    world.registry.last.send(b"HTTP/1.1 %d X\r\nContent-Length: 6\r\n\r\ntheirs" % status)
+
+    assert b"theirs" not in read_answer(client.take()).body
+    assert finder.missing == 1
+
+
+@pytest.mark.parametrize("status", [200, 206, 301, 307, 399])
 def test_any_other_answer_is_relayed(world: World, finder: Finder, status: int) -> None:
     """As if there were no hook."""
     client = world.client()

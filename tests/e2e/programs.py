@@ -142,11 +142,28 @@ def run(argv: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 class Registry:
-    """The real registry on a port of its own, its blobs in a folder of its own."""
+    """The real registry on a port of its own, its blobs in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    ``storage`` is a folder to share; with ``certificate`` it speaks TLS; with ``path`` it listens
+    on a socket there instead.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        storage: Path | None = None,
+        certificate: Path | None = None,
+        path: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self._path = path
+        self._scheme = "http" if certificate is None else "https"
+        http = f'addr: "127.0.0.1:{self.port}"' if path is None else f'addr: "{path}", net: unix'
+        if certificate is not None:
+            key = certificate.with_suffix(".key")
+            http += f", tls: {{certificate: {certificate}, key: {key}}}"
         self._folder = folder
         self._settings = folder / "registry.yml"
         self._settings.write_text(
@@ -154,16 +171,21 @@ class Registry:
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage:
-  filesystem: {{rootdirectory: {folder / "data"}}}
+  filesystem: {{rootdirectory: {storage or folder / "data"}}}
   delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:{self.port}", secret: a-secret-for-tests}}
+http: {{{http}, secret: a-secret-for-tests}}
 health: {{storagedriver: {{enabled: false}}}}
 """
         )
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        if self._path is not None:
+            return f"http+unix://{self._path}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def _accepts(self) -> bool:
+        return accepts(self.port) if self._path is None else self._path.exists()
 
     def start(self) -> None:
         self._program = Program(
@@ -171,10 +193,10 @@ health: {{storagedriver: {{enabled: false}}}}
             self._folder / "registry.log",
             self._folder,
         )
-        self._program.wait_until("the registry to listen", lambda: accepts(self.port))
+        self._program.wait_until("the registry to listen", self._accepts)
 
-    def stop(self) -> None:
-        self._program.stop()
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self._program.stop(number)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Settings:
     listen: tuple[str, ...]
     certificates: tuple[tuple[Path, Path | None], ...]
     # Both may hold a password.
-    upstream: str = field(repr=False)
+    upstream: tuple[str, ...] = field(repr=False)
     upstream_ca: Path | None
     auth: tuple[str, ...] = field(repr=False)
     minimum_hash: str
@@ -102,11 +102,10 @@ class Settings:
 POLICY_FIELDS = ("pull", "push", "delete", "catalog", "rules", "hide", "freeze", "said")
 """The settings that a running daemon takes over from a changed file."""
 
-_LISTS = ("listen", "tls-cert", "tls-key", "auth")
+_LISTS = ("listen", "tls-cert", "tls-key", "auth", "upstream")
 _SWITCHES = ("no-tls", "hide")
 _NUMBERS = ("read-timeout", "drain-timeout")
 _TEXTS = (
-    "upstream",
     "upstream-ca",
     "htpasswd",
     "minimum-hash",
@@ -204,10 +203,8 @@ class Options(usage.Options, AuthOptionMixin):
         self._keys[-1] = file
 
     def opt_upstream(self, url: str) -> None:
-        """Registry: http://, https:// or http+unix:///path [default: http://127.0.0.1:5000]."""
-        if "upstream" in self:
-            raise usage.UsageError("--upstream: given twice; one guard has one registry")
-        self["upstream"] = url
+        """Registry's URL; repeatable, asked in order [default: http://127.0.0.1:5000]."""
+        self._lists.setdefault("upstream", []).append(url)
 
     def opt_auth(self, specification: str) -> None:
         """Who checks passwords, TYPE[:ARG] (see --help-auth); repeatable, asked in order."""
@@ -360,7 +357,7 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
     return Settings(
         listen=tuple(said("listen", [DEFAULT_LISTEN])),
         certificates=_certificates(words) if serves else (),
-        upstream=said("upstream", DEFAULT_UPSTREAM),
+        upstream=tuple(said("upstream", [DEFAULT_UPSTREAM])),
         upstream_ca=Path(upstream_ca) if upstream_ca is not None else None,
         auth=tuple(auth),
         minimum_hash=convert("minimum-hash", "any", _one_of(MINIMUM_HASHES)),

@@ -55,9 +55,8 @@ from regguard.front.listening import listen, takes_tls_on_socket
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile
 from regguard.options import POLICY_FIELDS, Settings
-from regguard.relay import Origin, Relay, Upstream
+from regguard.relay import Address, Origin, Relay, Upstream, Upstreams, endpoint_for
 from regguard.relay.headers import origin_of
-from regguard.relay.upstream import Address, endpoint_for
 from regguard.transport.trust import trust_in
 
 USAGE_STATUS = 64
@@ -79,7 +78,7 @@ class Parts:
     config: WatchedFile[Settings] | None
     freeze: MarkerFile | None
     certificates: tuple[Certificate, ...]
-    upstream: Address
+    upstreams: tuple[Address, ...]
     trust_root: Any
     origin: Origin | None
     checkers: tuple[ICredentialsChecker, ...]
@@ -91,7 +90,7 @@ class Parts:
         settings = self.settings
         groups = self.groups.file
         lines = [
-            f"guarding {self.upstream}",
+            "guarding " + ", then ".join(map(str, self.upstreams)),
             "users by " + ", then ".join(_described(checker) for checker in self.checkers),
             "groups by " + (f"{groups.path}: {groups.content}" if groups else "no file"),
             "; ".join(f"{action}: {getattr(settings, action).text}" for action in _ACTIONS),
@@ -125,11 +124,7 @@ def load(settings: Settings, config: WatchedFile[Settings] | None = None) -> Par
             certificates.append(load_certificate(CertificateFiles(chain, key)))
         except CertificateError as error:
             raise usage.UsageError(str(error)) from None
-    try:
-        upstream = Address.parse(settings.upstream)
-    except ValueError as error:
-        url = _without_password(settings.upstream)
-        raise usage.UsageError(f"--upstream {url}: {error}") from None
+    upstreams = _upstreams(settings)
     origin = None
     if settings.public_url is not None:
         try:
@@ -148,8 +143,8 @@ def load(settings: Settings, config: WatchedFile[Settings] | None = None) -> Par
         config,
         None if freeze is None else MarkerFile(str(freeze)),
         tuple(certificates),
-        upstream,
-        _trust_root(settings, upstream),
+        upstreams,
+        _trust_root(settings, upstreams),
         origin,
         checkers,
         groups,
@@ -177,16 +172,30 @@ def policy_of(settings: Settings, marker: MarkerFile | None) -> Policy:
     return policy
 
 
+def _upstreams(settings: Settings) -> tuple[Address, ...]:
+    addresses: dict[bytes, Address] = {}
+    for url in settings.upstream:
+        shown = _without_password(url)
+        try:
+            address = Address.parse(url)
+        except ValueError as error:
+            raise usage.UsageError(f"--upstream {shown}: {error}") from None
+        if address.mark in addresses:
+            raise usage.UsageError(f"--upstream {shown}: given twice; name each registry once")
+        addresses[address.mark] = address
+    return tuple(addresses.values())
+
+
 def _without_password(url: str) -> str:
     scheme, separator, rest = url.rpartition("://")
     return scheme + separator + rest.rpartition("@")[2]
 
 
-def _trust_root(settings: Settings, upstream: Address) -> Any:
+def _trust_root(settings: Settings, upstreams: Sequence[Address]) -> Any:
     path = settings.upstream_ca
     if path is None:
         return None
-    if upstream.scheme != "https":
+    if all(upstream.scheme != "https" for upstream in upstreams):
         raise usage.UsageError(
             f"--upstream-ca {path}: only an https:// upstream has a certificate to trust"
         )
@@ -397,11 +406,14 @@ class Guard(MultiService):
         authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor, audit, throttle)
         policy = policy_of(settings, parts.freeze)
         self._resource = GuardResource(authenticator, policy, settings.realm, reactor)
-        upstream = Upstream(
-            parts.upstream, endpoint_for(parts.upstream, reactor, parts.trust_root), reactor
+        upstreams = Upstreams(
+            [
+                Upstream(address, endpoint_for(address, reactor, parts.trust_root), reactor)
+                for address in parts.upstreams
+            ]
         )
         self._relay = Relay(
-            upstream,
+            upstreams,
             reactor,
             settings.read_timeout,
             parts.origin,

@@ -263,12 +263,13 @@ class GuardResource:
 
     def upstream_failed(self, request: Any, failure: UpstreamFailure) -> None:
         """Answer a granted request whose response did not begin."""
-        self._log.warn(
-            "{status} for {user}: {reason}",
-            status=failure.status,
-            user=request.user_name,
-            reason=failure.message,
-        )
+        if not failure.is_logged:
+            self._log.warn(
+                "{status} for {user}: {reason}",
+                status=failure.status,
+                user=request.user_name,
+                reason=failure.message,
+            )
         if request.live:
             more = (b"Retry-After: %d" % RETRY_AFTER,) if failure.status == 503 else ()
             request.answer(answers.error(failure.status, "UNAVAILABLE", failure.message, *more))

@@ -2,8 +2,16 @@
 
 ``headers``
     which fields go on, which end here, which are ours (both ways); pure.
+``references``
+    where a Location or a Link leads the client; pure.
+``names``
+    a registry's host name, looked up beside the reactor; its last good addresses.
+``address``
+    where a registry is, and how it is reached.
 ``upstream``
-    where the registry is, its kept-alive connections, and one connection's HTTP/1.1.
+    one registry: its kept-alive connections, one connection's HTTP/1.1, whether it is there.
+``upstreams``
+    which of several registries is asked, and which one an upload belongs to.
 ``sending``
     one request on its way there: over which connection, how often, and how that fails.
 ``exchange``
@@ -16,18 +24,23 @@
 
 from __future__ import annotations
 
+from regguard.relay.address import Address, endpoint_for
 from regguard.relay.exchange import Relay
 from regguard.relay.headers import Origin
 from regguard.relay.inquiry import Reply
 from regguard.relay.upstream import Upstream, UpstreamFailure
+from regguard.relay.upstreams import Upstreams
 from regguard.relay.whole import BodyTooLong, read_whole
 
 __all__ = [
+    "Address",
     "BodyTooLong",
     "Origin",
     "Relay",
     "Reply",
     "Upstream",
     "UpstreamFailure",
+    "Upstreams",
+    "endpoint_for",
     "read_whole",
 ]

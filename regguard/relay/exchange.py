@@ -17,10 +17,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from regguard.http1 import LAST_CHUNK, Body, ChunkedBody, RequestHead, ResponseHead, chunk
-from regguard.relay.headers import Origin, client_fields, inquiry_request, upstream_request
+from regguard.relay.headers import Origin, client_fields, told_origin, upstream_request
 from regguard.relay.inquiry import Inquiry, Reply
+from regguard.relay.references import Misleading, References
 from regguard.relay.sending import CHALLENGES, READS, Sending
 from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstreams import Upstreams
 
 MAX_EXCHANGES = 1000
 """Requests under way at once, regguard's own questions included.  Beyond, clients get 503 and come
@@ -39,13 +41,14 @@ class Relay:
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstreams: Upstreams,
         clock: Any,
         read_timeout: float,
         origin: Origin | None,
         on_failure: Callable[[Any, UpstreamFailure], None],
     ) -> None:
-        self.upstream = upstream
+        self.upstreams = upstreams
+        self.references = References((each.address.origin for each in upstreams.members), origin)
         self.clock = clock
         self.read_timeout = read_timeout
         self.origin = origin
@@ -69,7 +72,7 @@ class Relay:
             self._watch.stop()
         for exchange in list(self.exchanges):
             exchange.relay_stops()
-        self.upstream.stop()
+        self.upstreams.stop()
 
     def send(
         self,
@@ -96,22 +99,13 @@ class Relay:
             if when_done is not None:
                 when_done()
             return
-        origin = self.origin
-        if origin is None and not request.head.host:
-            # HTTP/1.0 without Host: the registry's own name; Location is made relative then.
-            origin = self.upstream.address.origin
-        head = upstream_request(
-            request.head,
-            target,
-            client=request.client,
-            secure=request.secure,
-            user_name=user_name,
-            is_upload=is_upload,
-            origin=origin,
-            credential=self.upstream.address.credential,
-            body_length=None if body is None else len(body),
+        if is_upload:
+            upstream, target = self.upstreams.of_upload(target)
+        else:
+            upstream = self.upstreams.first()
+        exchange = Exchange(
+            self, upstream, request, target, user_name, is_upload, body, on_error, when_done
         )
-        exchange = Exchange(self, request, head, body, on_error, when_done)
         request.when_gone = exchange.client_gone
         exchange.start()
 
@@ -125,17 +119,8 @@ class Relay:
         """
         if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
             return fail(self._no_room())
-        address = self.upstream.address
-        origin = self.origin or address.origin
-        head = inquiry_request(
-            method,
-            target,
-            lines,
-            user_name=user_name,
-            authority=origin.authority,
-            credential=address.credential,
-        )
-        return Inquiry(self, method, head, limit).ask()
+        inquiry = Inquiry(self, self.upstreams.first(), method, target, lines, user_name, limit)
+        return inquiry.ask()
 
     def _no_room(self) -> UpstreamFailure:
         if self._stopped:
@@ -144,7 +129,7 @@ class Relay:
 
     def _look(self) -> None:
         self.now = now = self.clock.seconds()
-        self.upstream.close_idle(now)
+        self.upstreams.look(now)
         limit = now - self.read_timeout
         for exchange in list(self.exchanges):
             try:
@@ -161,30 +146,39 @@ class Exchange(Sending):
     """
 
     __slots__ = (
+        "_body",
         "_chunked",
+        "_is_upload",
         "_on_error",
         "_producing",
         "_request",
         "_started",
         "_taking_body",
+        "_target",
+        "_user_name",
         "_when_done",
     )
 
     def __init__(
         self,
         relay: Relay,
+        upstream: Upstream,
         request: Any,
-        head_bytes: bytes,
+        target: bytes,
+        user_name: str,
+        is_upload: bool,
         body: bytes | None,
         on_error: Callable[[], None] | None,
         when_done: Callable[[], None] | None,
     ) -> None:
         head: RequestHead = request.head
-        if body is None:
-            super().__init__(relay, head.method, head_bytes, not head.has_body)
-        else:
-            super().__init__(relay, head.method, head_bytes + body, body_done=True)
+        super().__init__(relay, upstream, head.method, body is not None or not head.has_body)
+        if body is not None:
             self._retriable = False
+        self._target = target
+        self._user_name = user_name
+        self._is_upload = is_upload
+        self._body = body
         self._request = request
         self._on_error = on_error
         self._when_done = when_done
@@ -203,6 +197,22 @@ class Exchange(Sending):
         else:
             state = "waiting" if self._body_done else "sending"
         return f"<Exchange {self._method.decode('ascii')} {state}>"
+
+    def _compose(self, upstream: Upstream) -> bytes:
+        request, body, address = self._request, self._body, upstream.address
+        head = upstream_request(
+            request.head,
+            self._target,
+            client=request.client,
+            secure=request.secure,
+            user_name=self._user_name,
+            is_upload=self._is_upload,
+            origin=self._relay.origin,
+            registry=address.origin,
+            credential=address.credential,
+            body_length=None if body is None else len(body),
+        )
+        return head if body is None else head + body
 
     def _connected(self, connection: UpstreamConnection) -> None:
         super()._connected(connection)
@@ -256,6 +266,20 @@ class Exchange(Sending):
             self._challenged()
             return
         request = self._request
+        is_error = head.status >= 400 and self._on_error is not None and self._method in READS
+        try:
+            fields = [] if is_error else client_fields(head, self._lead)
+        except Misleading as error:
+            _LOG.warn(
+                "the registry {upstream} leads {user} astray: {reason}",
+                upstream=str(self._upstream.address),
+                user=request.user_name,
+                reason=str(error),
+            )
+            self._fail(
+                UpstreamFailure(502, "the registry's answer leads elsewhere", is_logged=True)
+            )
+            return
         self._started = True
         self.waiting_since = self._relay.now
         if not self._body_done:
@@ -263,10 +287,9 @@ class Exchange(Sending):
             # can't be used again, and it ends with the exchange.
             self._stop_taking_body()
             request.body_producer.pauseProducing()
-        if head.status >= 400 and self._on_error is not None and self._method in READS:
+        if is_error and self._on_error is not None:
             self._give_back(body.complete, self._on_error)
             return
-        fields = client_fields(head, self._relay.upstream.address.origin)
         if body.complete:
             if isinstance(body, ChunkedBody):
                 fields.append(b"Content-Length: %d" % len(data))
@@ -283,6 +306,21 @@ class Exchange(Sending):
         request.register_producer(connection)
         request.begin(head.status, head.reason, fields, length, data)
         self._done()
+
+    def _lead(self, head: ResponseHead, key: bytes, value: bytes) -> bytes:
+        """Where a Location or a Link leads the client; raises Misleading."""
+        request, relay = self._request, self._relay
+        registry = self._upstream.address.origin
+        told = Origin(*told_origin(request.head, request.secure, relay.origin, registry))
+        if key == b"link":
+            return relay.references.link(value, told)
+        if sum(name == key for _, name, _ in head.fields) > 1:
+            raise Misleading("it has two Location fields")
+        # A download may be at a storage service.  What is written, and what it is written to,
+        # goes nowhere else.
+        may_leave = 300 <= head.status <= 399 and self._method in READS and not self._is_upload
+        found = relay.references.location(value, told, may_leave=may_leave)
+        return relay.upstreams.marked(found, self._upstream) if self._is_upload else found
 
     def _give_back(self, is_whole: bool, on_error: Callable[[], None]) -> None:
         """Nothing of an error goes to the client."""

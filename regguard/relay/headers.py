@@ -8,7 +8,7 @@ fields are added, so nothing a client sends can take them away or double them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -85,21 +85,20 @@ def upstream_request(
     user_name: str,
     is_upload: bool,
     origin: Origin | None,
+    registry: Origin,
     credential: bytes | None,
     body_length: int | None = None,
 ) -> bytes:
     """The head that goes to the registry.
 
-    ``target`` is the canonical one that was authorized.  ``credential`` is regguard's own
+    ``target`` is the canonical one that was authorized.  ``origin`` is the public one, where it is
+    not what Host says; ``registry`` is the registry's own.  ``credential`` is regguard's own
     Authorization value for the registry, if it has one.  An upload's content type is always
     ``application/octet-stream``: Go reads ``mount`` and ``from`` out of a form body (cases
     D02-D04), so there must be none.  ``body_length`` is for a body that was read whole: however
     the client framed it, it goes on with its length.
     """
-    if origin is not None:
-        scheme, authority = origin.scheme, origin.authority
-    else:
-        scheme, authority = b"https" if secure else b"http", head.host
+    scheme, authority = told_origin(head, secure, origin, registry)
     lines = [b"Host: " + authority]
     options = head.connection_options
     for name, key, value in head.fields:
@@ -127,6 +126,18 @@ def upstream_request(
     return request_head(head.method, target, lines)
 
 
+def told_origin(
+    head: RequestHead, secure: bool, origin: Origin | None, registry: Origin
+) -> tuple[bytes, bytes]:
+    """Scheme and authority by which the registry hears that clients reach it."""
+    if origin is None:
+        if head.host:
+            return b"https" if secure else b"http", head.host
+        # HTTP/1.0: the registry's own name; its Location is made a path then.
+        origin = registry
+    return origin.scheme, origin.authority
+
+
 def inquiry_request(
     method: bytes,
     target: bytes,
@@ -152,40 +163,25 @@ def _goes_on(key: bytes) -> bool:
     return not key.startswith(b"x-forwarded-") and b"_" not in key and b"." not in key
 
 
-def client_fields(head: ResponseHead, upstream: Origin) -> list[bytes]:
-    """The field lines for the client, without framing of a body of unknown length."""
+def client_fields(
+    head: ResponseHead, lead: Callable[[ResponseHead, bytes, bytes], bytes]
+) -> list[bytes]:
+    """The field lines for the client, without framing of a body of unknown length.
+
+    ``lead(head, key, value)`` says where a Location or a Link leads the client.
+    """
     lines = [API_VERSION]
     options = head.connection_options
     for name, key, value in head.fields:
         if key in _DROPPED_FROM_RESPONSE or key in options:
             continue
-        if key == b"location":
-            value = client_location(value, upstream)
-        elif key == b"link":
-            value = value.replace(b"<" + _prefix(upstream), b"</")
+        if key == b"location" or key == b"link":
+            value = lead(head, key, value)
         lines.append(name + b": " + value)
     # RFC 9110 section 8.6: never with 204.
     if head.content_length is not None and head.status != 204:
         lines.append(b"Content-Length: %d" % head.content_length)
     return lines
-
-
-def client_location(value: bytes, upstream: Origin) -> bytes:
-    """A Location as the client must read it.
-
-    A registry that ignores X-Forwarded-* names its own address, which clients can't reach;
-    the path alone works for all of them (docker since 1.8).  Everything else, above all a
-    signed storage URL, stays as it is.
-    """
-    prefix = _prefix(upstream)
-    if value.startswith(prefix):
-        # Two slashes at the front would name another host.
-        return b"/" + value[len(prefix) :].lstrip(b"/")
-    return value
-
-
-def _prefix(upstream: Origin) -> bytes:
-    return upstream.scheme + b"://" + upstream.authority + b"/"
 
 
 def origin_of(url: str) -> Origin:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 
 from regguard.http1 import Body, ResponseHead
+from regguard.relay.headers import inquiry_request
 from regguard.relay.sending import CHALLENGES, Sending
-from regguard.relay.upstream import UpstreamFailure
+from regguard.relay.upstream import Upstream, UpstreamFailure
 
 if TYPE_CHECKING:
     from regguard.relay.exchange import Relay
@@ -36,14 +37,26 @@ class Reply:
 class Inquiry(Sending):
     """One question under way; the taker of its answer.
 
-    ``octets`` is the head of a GET or HEAD; ``limit`` the most octets that the answer's body may
-    have.  With 0 the head alone is wanted: whatever body comes is neither awaited nor kept.
+    ``method`` is GET or HEAD; ``limit`` the most octets that the answer's body may have.  With 0
+    the head alone is wanted: whatever body comes is neither awaited nor kept.
     """
 
-    __slots__ = ("_answered", "_body", "_head", "_limit")
+    __slots__ = ("_answered", "_body", "_head", "_limit", "_lines", "_target", "_user_name")
 
-    def __init__(self, relay: Relay, method: bytes, octets: bytes, limit: int) -> None:
-        super().__init__(relay, method, octets, body_done=True)
+    def __init__(
+        self,
+        relay: Relay,
+        upstream: Upstream,
+        method: bytes,
+        target: bytes,
+        lines: tuple[bytes, ...],
+        user_name: str,
+        limit: int,
+    ) -> None:
+        super().__init__(relay, upstream, method, body_done=True)
+        self._target = target
+        self._lines = lines
+        self._user_name = user_name
         self._limit = limit
         self._body = bytearray()
         self._head: ResponseHead | None = None
@@ -57,6 +70,18 @@ class Inquiry(Sending):
         """Send the question.  Fails with UpstreamFailure; cancelling cuts the connection."""
         self.start()
         return self._answered
+
+    def _compose(self, upstream: Upstream) -> bytes:
+        address = upstream.address
+        origin = self._relay.origin or address.origin
+        return inquiry_request(
+            self._method,
+            self._target,
+            self._lines,
+            user_name=self._user_name,
+            authority=origin.authority,
+            credential=address.credential,
+        )
 
     def response_started(self, head: ResponseHead, body: Body, data: bytes) -> None:
         """The registry answers."""

@@ -1,8 +1,10 @@
 """One request to the registry: over which connection, how often, and when that failed.
 
 What may be repeated and what not (RFC 9110 section 9.2.2): GET and HEAD without a body go over
-a kept-alive connection, and once more over a fresh one if that had gone stale.  Everything else
-gets a fresh connection and is never sent twice.
+a kept-alive connection, and once more over a fresh one if that had gone stale, or to the next
+registry if this one ended without a word.  Everything else gets a fresh connection and is never
+sent twice.  A registry that can't be connected to was sent nothing, so the next one may be asked,
+whatever the request is.
 
 ``Exchange`` relays a client's request by it, ``Inquiry`` asks a question of regguard's own.
 """
@@ -12,12 +14,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectError, TCPTimedOutError, TimeoutError
+from twisted.internet.defer import Deferred
+from twisted.internet.error import (
+    ConnectBindError,
+    ConnectError,
+    TCPTimedOutError,
+    TimeoutError,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from regguard.relay.upstream import Answering, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstream import Answering, Upstream, UpstreamConnection, UpstreamFailure
 
 if TYPE_CHECKING:
     from regguard.relay.exchange import Relay
@@ -25,14 +32,18 @@ if TYPE_CHECKING:
 READS = (b"GET", b"HEAD")
 CHALLENGES = (401, 407)
 
+TRY_FOR = 8.0
+"""Seconds after which no other registry is tried: with CONNECT_TIMEOUT two silent ones take 10 s,
+and docker's login has 15."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
 class Sending(Answering):
     """A request on its way to the registry.
 
-    ``octets`` is its head, with the body behind it where that is there already; ``body_done``
-    says that nothing more will follow.
+    ``upstream`` is asked first; ``body_done`` says that nothing will follow what ``_compose``
+    gives.
     """
 
     __slots__ = (
@@ -44,13 +55,17 @@ class Sending(Answering):
         "_over",
         "_relay",
         "_retriable",
+        "_tried",
+        "_upstream",
         "waiting_since",
     )
 
-    def __init__(self, relay: Relay, method: bytes, octets: bytes, body_done: bool) -> None:
+    def __init__(self, relay: Relay, upstream: Upstream, method: bytes, body_done: bool) -> None:
         self._relay = relay
+        self._upstream = upstream
+        self._tried: tuple[Upstream, ...] = ()
         self._method = method
-        self._octets = octets
+        self._octets = b""
         self._body_done = body_done
         self._retriable = body_done and method in READS
         self._connecting: Deferred[UpstreamConnection] | None = None
@@ -60,16 +75,36 @@ class Sending(Answering):
 
     def start(self) -> None:
         """Send the request over a kept-alive connection or a fresh one."""
+        self._octets = self._compose(self._upstream)
         self._relay.exchanges.add(self)
+        self._try()
+
+    @abstractmethod
+    def _compose(self, upstream: Upstream) -> bytes:
+        """The head for a registry, with the body behind it where that is there already."""
+
+    def _try(self) -> None:
         if self._retriable:
-            connection = self._relay.upstream.idle_connection()
+            connection = self._upstream.idle_connection()
             if connection is not None:
                 self._send(connection)
                 return
         self._connect()
 
+    def _try_next(self) -> bool:
+        """Turn to a registry that was not tried yet, if there is one and time for it."""
+        tried = (*self._tried, self._upstream)
+        upstream = self._relay.upstreams.next(tried)
+        if upstream is None or self._relay.clock.seconds() - self.waiting_since >= TRY_FOR:
+            return False
+        self._tried = tried
+        self._upstream = upstream
+        self._octets = self._compose(upstream)
+        self._try()
+        return True
+
     def _connect(self) -> None:
-        self._connecting = connecting = self._relay.upstream.connect()
+        self._connecting = connecting = self._upstream.connect()
         connecting.addCallbacks(self._connected, self._not_connected)
         connecting.addErrback(self._fault)
 
@@ -82,22 +117,19 @@ class Sending(Answering):
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        if self._over:
+        if self._over or self._try_next():
             return
-        address = self._relay.upstream.address
-        if failure.check(TimeoutError, TCPTimedOutError):
-            self._fail(UpstreamFailure(504, "the registry does not answer connections"))
-        elif failure.check(ConnectError):
-            self._fail(UpstreamFailure(502, "the registry refuses connections"))
-        elif failure.check(CancelledError):
-            self._fail(UpstreamFailure(502, "the registry is not there"))
-        else:
-            _LOG.warn(
-                "cannot connect to {upstream}: {reason}",
-                upstream=str(address),
-                reason=failure.getErrorMessage(),
+        if failure.check(ConnectBindError):
+            # Out of file descriptors, or of ports.
+            self._fail(UpstreamFailure(503, "no socket is left to reach the registry"))
+        elif failure.check(TimeoutError, TCPTimedOutError):
+            self._fail(
+                UpstreamFailure(504, "the registry does not answer connections", is_logged=True)
             )
-            self._fail(UpstreamFailure(502, "the registry cannot be reached"))
+        elif failure.check(ConnectError):
+            self._fail(UpstreamFailure(502, "the registry refuses connections", is_logged=True))
+        else:
+            self._fail(UpstreamFailure(502, "the registry cannot be reached", is_logged=True))
 
     def _fault(self, failure: Failure) -> None:
         _LOG.failure("fault in an exchange", failure=failure)
@@ -119,11 +151,16 @@ class Sending(Answering):
 
     def response_lost(self, failure: UpstreamFailure, untouched: bool) -> None:
         """The registry went away."""
-        if untouched and self._retriable and not self._over:
-            self._retriable = False
+        connection = self._connection
+        if untouched and self._retriable and connection is not None:
             self._connection = None
-            self._connect()
-            return
+            self.waiting_since = self._relay.now
+            if connection.reused:
+                # It had gone stale; a fresh one tells whether the registry is there.
+                self._connect()
+                return
+            if self._try_next():
+                return
         self._fail(failure)
 
     def check_silence(self, now: float, limit: float) -> None:

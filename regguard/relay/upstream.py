@@ -1,28 +1,22 @@
-"""The registry: where it is, its kept-alive connections, and one connection's HTTP/1.1."""
+"""One registry: its kept-alive connections, one connection's HTTP/1.1, and whether it is there."""
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
-from urllib.parse import unquote, unquote_to_bytes
 
-from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectBindError, ConnectingCancelledError, ConnectionDone
+from twisted.internet.interfaces import (
+    IHandshakeListener,
+    IPushProducer,
+    IStreamClientEndpoint,
 )
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.internet.ssl import optionsForClientTLS
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -36,12 +30,8 @@ from regguard.http1 import (
     parse_response_head,
     response_body,
 )
-from regguard.relay.headers import Origin, check_ends_after_port, split_url
+from regguard.relay.address import Address
 from regguard.transport import StreamTransport, writer_for
-
-CONNECT_TIMEOUT = 5
-"""Seconds until a registry that does not answer a SYN counts as gone: HAProxy's example, and
-well below the 15 s after which docker gives up a login."""
 
 MAX_IDLE = 64
 """Idle connections kept for the next request; the most a registry sees when nothing happens."""
@@ -58,77 +48,26 @@ READ_SIZE = 256 * 1024
 the most that one stalled relay holds."""
 
 
-class UpstreamFailure(Exception):
-    """The registry did not answer as it should; ``status`` is 502, 503 or 504."""
+FIRST_PROBE = 1.0
+"""Seconds after which a registry that was gone is looked for: a restart takes about as long."""
 
-    def __init__(self, status: int, message: str) -> None:
+LAST_PROBE = 30.0
+"""Most seconds between two looks; they double up to here."""
+
+_LOG = Logger(namespace="regguard.relay")
+
+
+class UpstreamFailure(Exception):
+    """The registry did not answer as it should; ``status`` is 502, 503 or 504.
+
+    ``is_logged``: the reason stands in the log already, once for all whom it concerns.
+    """
+
+    def __init__(self, status: int, message: str, *, is_logged: bool = False) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A parsed ``--upstream``.
-
-    ``origin`` is how the registry would name itself; ``credential`` an Authorization value made
-    of ``user:password@``, never printed (``str`` and ``repr`` leave it out).
-    """
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    origin: Origin
-    credential: bytes | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Parse ``http://``, ``https://`` or ``http+unix:///path``; ValueError says the cure."""
-        parts = split_url(url)
-        if parts.scheme == "http+unix":
-            path = unquote(parts.path)
-            if parts.netloc or not path.startswith("/") or "\0" in path:
-                raise ValueError("a socket path is absolute: http+unix:///run/registry.sock")
-            return cls("http+unix", "", 0, path, Origin(b"http", b"localhost"))
-        if parts.scheme not in ("http", "https"):
-            raise ValueError("must begin with http://, https:// or http+unix:///")
-        check_ends_after_port(parts)
-        assert parts.hostname is not None
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        credential = None
-        if parts.username is not None:
-            pair = unquote_to_bytes(parts.username) + b":" + unquote_to_bytes(parts.password or "")
-            credential = b"Basic " + b64encode(pair)
-        authority = parts.netloc.rpartition("@")[2].encode("ascii")
-        origin = Origin(parts.scheme.encode("ascii"), authority)
-        return cls(parts.scheme, parts.hostname, port, "", origin, credential)
-
-    def __str__(self) -> str:
-        if self.scheme == "http+unix":
-            return f"http+unix://{self.path}"
-        return f"{self.scheme}://{self.origin.authority.decode('ascii')}"
-
-    def __repr__(self) -> str:
-        return f"<Address {self}>"
-
-
-def endpoint_for(address: Address, reactor: Any, trust_root: Any = None) -> IStreamClientEndpoint:
-    """The Twisted endpoint of an address; ``trust_root`` None is the system's store."""
-    if address.scheme == "http+unix":
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
-    endpoint: IStreamClientEndpoint
-    if isIPAddress(address.host):
-        endpoint = TCP4ClientEndpoint(reactor, address.host, address.port, CONNECT_TIMEOUT)
-    elif isIPv6Address(address.host):
-        endpoint = TCP6ClientEndpoint(reactor, address.host, address.port, CONNECT_TIMEOUT)
-    else:
-        # Resolves off the reactor thread.
-        endpoint = HostnameEndpoint(reactor, address.host, address.port, CONNECT_TIMEOUT)
-    if address.scheme == "https":
-        options = optionsForClientTLS(address.host, trustRoot=trust_root)
-        endpoint = wrapClientTLS(options, endpoint)
-    return endpoint
+        self.is_logged = is_logged
 
 
 class Answering(Protocol):
@@ -148,12 +87,12 @@ class Answering(Protocol):
     def response_lost(self, failure: UpstreamFailure, untouched: bool) -> None:
         """No (whole) response will come.
 
-        ``untouched``: a reused connection ended without one octet of an answer, so the request
-        may never have reached the registry.
+        ``untouched``: the connection ended without one octet of an answer, so the request may
+        never have reached the registry.
         """
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class UpstreamConnection(TwistedProtocol):
     """One connection to the registry; at most one request at a time.
 
@@ -175,6 +114,8 @@ class UpstreamConnection(TwistedProtocol):
         self._buffer = b""
         self._interim = 0
         self._gone = False
+        self._is_secured = False
+        self._securing: Deferred[UpstreamConnection] | None = None
 
     def connectionMade(self) -> None:
         """The registry accepted."""
@@ -184,6 +125,23 @@ class UpstreamConnection(TwistedProtocol):
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
             transport.bufferSize = READ_SIZE
+
+    def when_secured(self) -> Deferred[UpstreamConnection]:
+        """Fires with this connection when its TLS is up; fails with what ended it before."""
+        securing = self._securing = Deferred(lambda _: self.abort())
+        if self._is_secured:
+            self._secured(self)
+        return securing
+
+    def handshakeCompleted(self) -> None:
+        """The registry's certificate is good."""
+        self._is_secured = True
+        self._secured(self)
+
+    def _secured(self, outcome: UpstreamConnection | Failure) -> None:
+        securing, self._securing = self._securing, None
+        if securing is not None and not securing.called:
+            securing.callback(outcome)
 
     # -- the request ---------------------------------------------------------------------
 
@@ -272,12 +230,13 @@ class UpstreamConnection(TwistedProtocol):
         """The registry closed, or the connection broke."""
         self._gone = True
         self.upstream.connection_lost(self)
+        self._secured(reason)
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             return
         body = self._body
         if body is None:
-            untouched = self.reused and not self._buffer and not self._interim
+            untouched = not self._buffer and not self._interim
             exchange.response_lost(
                 UpstreamFailure(502, "the registry closed the connection without an answer"),
                 untouched,
@@ -313,19 +272,27 @@ class UpstreamConnection(TwistedProtocol):
 
 
 class Upstream:
-    """One registry and its idle connections.
+    """One registry, its idle connections, and whether it took the latest connection.
 
-    ``endpoint`` is an IStreamClientEndpoint; ``clock`` an IReactorTime.
+    ``endpoint`` is an IStreamClientEndpoint; ``clock`` an IReactorTime.  ``is_up`` is a memory
+    of what connecting came to, and no promise.
     """
 
     def __init__(self, address: Address, endpoint: IStreamClientEndpoint, clock: Any) -> None:
         self.address = address
+        self.mark = address.mark
+        self.is_up = True
         self._endpoint = endpoint
         self._clock = clock
         self._idle: deque[UpstreamConnection] = deque()
         self._live: set[UpstreamConnection] = set()
         self._factory = _ConnectionFactory(self)
         self._stopped = False
+        self._connected_at = -inf
+        self._down_since = 0.0
+        self._probe_at = inf
+        self._delay = FIRST_PROBE
+        self._probing: Deferred[None] | None = None
 
     def idle_connection(self) -> UpstreamConnection | None:
         """The most recently used idle connection: the least likely to be closing."""
@@ -338,11 +305,62 @@ class Upstream:
     def connect(self) -> Deferred[UpstreamConnection]:
         """A fresh connection; fails as the endpoint fails."""
         connecting: Deferred[Any] = self._endpoint.connect(self._factory)
-        return connecting.addCallback(self._connected)
+        return connecting.addCallbacks(
+            self._connected, self._not_connected, errbackArgs=(self._clock.seconds(),)
+        )
 
     def _connected(self, connection: UpstreamConnection) -> UpstreamConnection:
         self._live.add(connection)
+        self._connected_at = now = self._clock.seconds()
+        if not self.is_up:
+            self.is_up = True
+            self._probe_at = inf
+            self._delay = FIRST_PROBE
+            _LOG.info(
+                "the registry {upstream} is back after {seconds:.0f} s",
+                upstream=str(self.address),
+                seconds=now - self._down_since,
+            )
         return connection
+
+    def _not_connected(self, failure: Failure, began: float) -> Failure:
+        # Given up by whoever asked, for want of a socket of our own, or overtaken: that says
+        # nothing of the registry.
+        if failure.check(CancelledError, ConnectingCancelledError, ConnectBindError) or (
+            began < self._connected_at
+        ):
+            return failure
+        now = self._clock.seconds()
+        if self.is_up:
+            self.is_up = False
+            self._down_since = now
+            self._probe_at = now + self._delay
+            _LOG.warn(
+                "the registry {upstream} is down: {reason}",
+                upstream=str(self.address),
+                reason=failure.getErrorMessage().rstrip("."),
+            )
+        return failure
+
+    def look(self, now: float) -> None:
+        """Close what was idle for too long, and see whether a registry that went is back.
+
+        Called about once a second.
+        """
+        while self._idle and now - self._idle[0].idle_since >= IDLE_TIMEOUT:
+            self._idle.popleft().abort()
+        if now >= self._probe_at and self._probing is None:
+            self._delay = min(2 * self._delay, LAST_PROBE)
+            self._probe_at = now + self._delay
+            self._probing = probing = maybeDeferred(self.connect).addCallbacks(
+                self.release, lambda failure: None
+            )
+            # Only now: it may have ended already.
+            probing.addErrback(lambda failure: _LOG.failure("fault in a probe", failure))
+            probing.addBoth(self._probed)
+
+    def _probed(self, _: None) -> None:
+        self._probing = None
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep a connection whose exchange is over."""
@@ -360,14 +378,12 @@ class Upstream:
         with suppress(ValueError):
             self._idle.remove(connection)
 
-    def close_idle(self, now: float) -> None:
-        """Close the connections that were idle for too long; called about once a second."""
-        while self._idle and now - self._idle[0].idle_since >= IDLE_TIMEOUT:
-            self._idle.popleft().abort()
-
     def stop(self) -> None:
         """Cut every connection and keep none from now on."""
         self._stopped = True
+        self._probe_at = inf
+        if self._probing is not None:
+            self._probing.cancel()
         self._idle.clear()
         for connection in list(self._live):
             connection.abort()

@@ -154,11 +154,29 @@ class Handled(NamedTuple):
 
 
 class Registry:
-    """The real registry on a port of its own, its blobs in a folder of its own."""
+    """The real registry on a port of its own, its blobs in a folder of its own.
 
-    def __init__(self, folder: Path, *, access_log: bool = False) -> None:
+    ``storage`` is a folder to share; with ``certificate`` it speaks TLS; with ``path`` it listens
+    on a socket there instead.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        access_log: bool = False,
+        storage: Path | None = None,
+        certificate: Path | None = None,
+        path: Path | None = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
+        self._path = path
+        self._scheme = "http" if certificate is None else "https"
+        http = f'addr: "127.0.0.1:{self.port}"' if path is None else f'addr: "{path}", net: unix'
+        if certificate is not None:
+            key = certificate.with_suffix(".key")
+            http += f", tls: {{certificate: {certificate}, key: {key}}}"
         self._folder = folder
         self._settings = folder / "registry.yml"
         self._settings.write_text(
@@ -166,16 +184,21 @@ class Registry:
 version: 0.1
 log: {{level: error, accesslog: {{disabled: {str(not access_log).lower()}}}}}
 storage:
-  filesystem: {{rootdirectory: {folder / "data"}}}
+  filesystem: {{rootdirectory: {storage or folder / "data"}}}
   delete: {{enabled: true}}
-http: {{addr: "127.0.0.1:{self.port}", secret: a-secret-for-tests}}
+http: {{{http}, secret: a-secret-for-tests}}
 health: {{storagedriver: {{enabled: false}}}}
 """
         )
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        if self._path is not None:
+            return f"http+unix://{self._path}"
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    def _accepts(self) -> bool:
+        return accepts(self.port) if self._path is None else self._path.exists()
 
     def start(self) -> None:
         self._program = Program(
@@ -183,7 +206,7 @@ health: {{storagedriver: {{enabled: false}}}}
             self._folder / "registry.log",
             self._folder,
         )
-        self._program.wait_until("the registry to listen", lambda: accepts(self.port))
+        self._program.wait_until("the registry to listen", self._accepts)
 
     def handled(self) -> list[Handled]:
         """The requests that it has answered, as its access log tells."""
@@ -199,8 +222,8 @@ health: {{storagedriver: {{enabled: false}}}}
         self._program.wait_until(f"the registry to log {what}", lambda: enough(self.handled()))
         return self.handled()
 
-    def stop(self) -> None:
-        self._program.stop()
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self._program.stop(number)
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,16 @@ def with_good_certificate(*words: str) -> Callable[[Path], list[str]]:
             id="upstream-scheme",
         ),
         pytest.param(
+            with_good_certificate("--upstream", "http://a:80", "--upstream", "http://u:p@A"),
+            ["--upstream http://A: given twice", "name each registry once"],
+            id="upstream-twice",
+        ),
+        pytest.param(
+            with_good_certificate("--upstream", "http://a", "--upstream-ca", "ca.pem"),
+            ["--upstream-ca ca.pem", "https://"],
+            id="upstream-ca-for-nothing",
+        ),
+        pytest.param(
             with_good_certificate("--listen", "5043"), ["--listen", "5043"], id="bad-endpoint"
         ),
         pytest.param(

@@ -571,13 +571,28 @@ def test_a32_pipelined_requests_are_authenticated_each_and_answered_in_order(
 
 
 def test_i01_a_registry_that_is_down_is_unavailable(guarded: Guarded, log_lines: list[str]) -> None:
-    """502 in words that docker's users can pass on, and one line for the operator."""
+    """502 in words that docker's users can pass on, and one line for the operator in all."""
     guarded.registry.failure = refused()
-    answer = guarded.ask(request(b"GET", MANIFEST))
+    for _ in range(3):
+        answer = guarded.ask(request(b"GET", MANIFEST))
 
-    error = check_own(answer, 502, "UNAVAILABLE")
-    assert error["message"] == "the registry refuses connections"
-    assert log_lines == ["502 for reader: the registry refuses connections"]
+        error = check_own(answer, 502, "UNAVAILABLE")
+        assert error["message"] == "the registry refuses connections"
+    assert log_lines == [
+        "the registry http://127.0.0.1:5000 is down: Connection was refused by other side"
+    ]
+
+
+def test_i04_an_answer_that_is_no_http_is_a_line_each_time(
+    guarded: Guarded, log_lines: list[str]
+) -> None:
+    """It concerns this request alone, so nothing else tells of it."""
+    client = guarded.world.client()
+    client.send(request(b"GET", MANIFEST))
+    guarded.registry.last.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+    check_own(guarded.answer_of(client, b"GET"), 502, "UNAVAILABLE")
+    assert log_lines == ["502 for reader: the registry's answer is broken: malformed status line"]
 
 
 def test_h11_503_says_when_to_come_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:

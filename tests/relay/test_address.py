@@ -1,18 +1,27 @@
-"""regguard.relay.upstream.Address: where the registry is."""
+"""regguard.relay.address: where the registry is, and how it is reached."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from twisted.internet import error
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
 )
+from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
 
+from regguard.relay.address import CONNECT_TIMEOUT, Address, SecuredEndpoint, endpoint_for
 from regguard.relay.headers import Origin
-from regguard.relay.upstream import CONNECT_TIMEOUT, Address, endpoint_for
+from regguard.relay.upstream import UpstreamConnection
+from tests.relay.world import Peer, World, get, read_answer
 
 
 @pytest.mark.parametrize(
@@ -154,16 +163,115 @@ def test_https_is_wrapped_in_tls(url: str) -> None:
     """The name, or the address, is what the certificate is checked against."""
     endpoint = endpoint_for(Address.parse(url), MemoryReactorClock())
 
-    assert type(endpoint).__name__ == "_WrapperEndpoint"
+    assert type(endpoint) is SecuredEndpoint
+    assert type(endpoint._endpoint).__name__ == "_WrapperEndpoint"
 
 
 def test_i02_a_connect_has_a_deadline() -> None:
     """A registry that does not answer a SYN counts as gone after that."""
     reactor = MemoryReactorClock()
-    from twisted.internet.protocol import Factory, Protocol
-
     endpoint_for(Address.parse("http://127.0.0.1:5000"), reactor).connect(
         Factory.forProtocol(Protocol)
     ).addErrback(lambda _: None)
 
     assert reactor.tcpClients[0][3] == CONNECT_TIMEOUT
+
+
+# -- TLS: connected is who has shown a good certificate --------------------------------------
+
+
+class Handshaking:
+    """A world of which the registry's connections are up only after a handshake."""
+
+    def __init__(self) -> None:
+        self.world = World(urls=["https://registry"])
+        endpoint = self.world.upstream._endpoint
+        self.world.upstream._endpoint = SecuredEndpoint(endpoint, self.world.reactor)
+        self.client = self.world.client()
+        self.client.send(get(method=b"POST"))
+
+    @property
+    def registry(self) -> Peer:
+        """The registry's end."""
+        return self.world.registry.last
+
+    @property
+    def connection(self) -> UpstreamConnection:
+        """Our end."""
+        protocol: UpstreamConnection = self.registry.transport.protocol
+        return protocol
+
+    def status(self) -> int:
+        """What the client hears."""
+        return read_answer(self.client.take(), b"POST").status
+
+
+def test_what_takes_part_in_a_handshake_says_so() -> None:
+    """Twisted's TLS tells those who provide the interface."""
+    world = World()
+
+    assert verifyObject(IHandshakeListener, UpstreamConnection(world.upstream))
+    assert verifyObject(IStreamClientEndpoint, SecuredEndpoint(world.registry, world.reactor))
+    world.close()
+
+
+def test_g12_nothing_is_sent_before_the_certificate_was_seen(logged: list[Any]) -> None:
+    """Neither the head nor our credential."""
+    handshaking = Handshaking()
+    assert handshaking.registry.take() == b""
+    handshaking.connection.handshakeCompleted()
+    handshaking.world.reactor.turn()
+
+    assert handshaking.registry.take().startswith(b"POST ")
+    handshaking.connection.handshakeCompleted()  # a renegotiation
+    handshaking.world.close()
+
+
+def test_g12_a_handshake_that_fails_is_a_registry_that_is_down(
+    logged: list[Any], log_lines: list[str]
+) -> None:
+    """502, the reason in the log, and another registry may be asked."""
+    handshaking = Handshaking()
+    transport = handshaking.registry.transport
+    transport.connectionLost(Failure(error.ConnectionLost("certificate has expired")))
+    handshaking.world.reactor.turn()
+
+    assert handshaking.status() == 502
+    assert not handshaking.world.upstream.is_up
+    assert len(log_lines) == 1
+    assert log_lines[0].startswith("the registry https://registry is down: ")
+    assert "certificate has expired" in log_lines[0]
+    handshaking.world.close()
+
+
+def test_g12_a_handshake_that_does_not_end_is_a_timeout(logged: list[Any]) -> None:
+    """As a connect that does not: 504, and the connection is cut."""
+    handshaking = Handshaking()
+    handshaking.world.reactor.pass_time(CONNECT_TIMEOUT)
+
+    assert handshaking.status() == 504
+    assert handshaking.registry.was_reset
+    assert not handshaking.world.upstream.is_up
+    handshaking.world.close()
+
+
+def test_a_client_that_leaves_ends_the_handshake(logged: list[Any]) -> None:
+    """And that says nothing of the registry."""
+    handshaking = Handshaking()
+    handshaking.client.reset()
+
+    assert handshaking.registry.was_reset
+    assert handshaking.world.upstream.is_up
+    handshaking.world.close()
+
+
+def test_a_handshake_that_is_over_already_is_not_waited_for() -> None:
+    """The order of the two is the reactor's."""
+    world = World()
+    connection = UpstreamConnection(world.upstream)
+    connection.handshakeCompleted()
+    done: list[Any] = []
+    connection.when_secured().addCallback(done.append)
+
+    assert done == [connection]
+    world.close()

@@ -88,7 +88,7 @@ def test_a_question_is_asked_in_exactly_these_octets(world: World) -> None:
 def known(logged: list[Any]) -> Iterator[World]:
     """A world with a public origin and a credential for the registry."""
     world = World(
-        url="http://me:secret@registry:5000", origin=Origin(b"https", b"public.example:8443")
+        urls=["http://me:secret@registry:5000"], origin=Origin(b"https", b"public.example:8443")
     )
     yield world
     world.close()

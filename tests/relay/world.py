@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket as real_socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -30,8 +30,7 @@ from zope.interface import implementer
 
 from regguard import answers
 from regguard.front import Site
-from regguard.relay import Origin, Relay, Upstream, UpstreamFailure
-from regguard.relay.upstream import Address
+from regguard.relay import Address, Origin, Relay, Upstream, UpstreamFailure, Upstreams
 
 NOW = 1_790_000_000.0
 _numbers = count(1000)
@@ -359,25 +358,33 @@ class World:
     """Everything, connected.
 
     ``failures`` collects what the relay told ``on_failure``; ``ended`` the requests that came to
-    an end.
+    an end.  ``registry`` and ``upstream`` are the first of ``registries`` and ``upstreams``.
     """
 
     def __init__(
         self,
         resource: Any = None,
         *,
-        url: str = "http://127.0.0.1:5000",
+        urls: Sequence[str] = ("http://127.0.0.1:5000",),
         read_timeout: float = 100,
         origin: Origin | None = None,
         on_failure: Callable[[Any, UpstreamFailure], None] | None = None,
     ) -> None:
         self.reactor = Reactor()
-        self.registry = Registry(self.reactor)
-        self.upstream = Upstream(Address.parse(url), self.registry, self.reactor)
+        self.registries = [Registry(self.reactor) for _ in urls]
+        self.upstreams = [
+            Upstream(Address.parse(url), registry, self.reactor)
+            for url, registry in zip(urls, self.registries, strict=True)
+        ]
+        self.registry, self.upstream = self.registries[0], self.upstreams[0]
         self.failures: list[UpstreamFailure] = []
         self.ended: list[Ended] = []
         self.relay = Relay(
-            self.upstream, self.reactor, read_timeout, origin, on_failure or self._failed
+            Upstreams(self.upstreams),
+            self.reactor,
+            read_timeout,
+            origin,
+            on_failure or self._failed,
         )
         if resource is None:
             resource = Through()

@@ -91,7 +91,7 @@ class Relay:
             self.on_failure(request, self._no_room())
             return
         origin = self.origin
-        if origin is None and not request.head.host:
+        if origin is None and not request.authority:
             # HTTP/1.0 without Host: the registry's own name; Location is made relative then.
             origin = self.upstream.address.origin
         head = upstream_request(
@@ -99,6 +99,7 @@ class Relay:
             target,
             client=request.client,
             secure=request.secure,
+            authority=request.authority,
             user_name=user_name,
             is_upload=is_upload,
             origin=origin,

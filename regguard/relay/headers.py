@@ -82,6 +82,7 @@ def upstream_request(
     *,
     client: str,
     secure: bool,
+    authority: bytes,
     user_name: str,
     is_upload: bool,
     origin: Origin | None,
@@ -90,6 +91,7 @@ def upstream_request(
 ) -> bytes:
     """The head that goes to the registry.
 
+    ``client``, ``secure`` and ``authority`` say who asked, how, and for which host.
     ``target`` is the canonical one that was authorized.  ``credential`` is regguard's own
     Authorization value for the registry, if it has one.  An upload's content type is always
     ``application/octet-stream``: Go reads ``mount`` and ``from`` out of a form body (cases
@@ -99,7 +101,7 @@ def upstream_request(
     if origin is not None:
         scheme, authority = origin.scheme, origin.authority
     else:
-        scheme, authority = b"https" if secure else b"http", head.host
+        scheme = b"https" if secure else b"http"
     lines = [b"Host: " + authority]
     options = head.connection_options
     for name, key, value in head.fields:

@@ -21,6 +21,7 @@ from twisted.python import usage
 
 from regguard import __version__
 from regguard.access import Freeze, Policy, Rule, Who
+from regguard.addresses import TrustedProxies
 from regguard.configuration import (
     REPOSITORY,
     Configuration,
@@ -40,6 +41,10 @@ DEFAULT_THROTTLE = "10/5m"
 """Nobody mistypes ten different passwords in five minutes, and who guesses has 2,880 tries a day
 from a network: a million-word list takes a year.  Five minutes are short enough to wait for."""
 MINIMUM_HASHES = ("any", "bcrypt")
+DEFAULT_CONNECTIONS = 20_000
+"""At 20 kB for an idle one over TLS some 400 MB."""
+INTRODUCED = "haproxy"
+"""The kind of endpoint whose connections begin with a PROXY header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,7 @@ class Settings:
     ``auth`` holds ``TYPE[:ARG]`` specifications in the order in which they are asked;
     ``certificates`` pairs of chain and key (None: look beside the chain), empty for plain HTTP;
     ``throttle`` how many wrong passwords within how long, None for no limit;
+    ``max_connections`` in all, and from one network (None: a share of those there can be);
     ``groups`` None where the default file may be missing and is; ``rules`` the ``[[repository]]``
     tables; ``freeze`` why nobody may write, ``freeze_file`` a file that says so while it is there;
     ``said`` where the options that did not keep their defaults were said: ``FILE:LINE``, or
@@ -73,7 +79,9 @@ class Settings:
     freeze: str | None
     freeze_file: Path | None
     realm: str
+    trusted_proxies: TrustedProxies
     public_url: str | None
+    max_connections: tuple[int, int | None]
     read_timeout: float
     drain_timeout: float
     access_log: str
@@ -102,7 +110,7 @@ class Settings:
 POLICY_FIELDS = ("pull", "push", "delete", "catalog", "rules", "hide", "freeze", "said")
 """The settings that a running daemon takes over from a changed file."""
 
-_LISTS = ("listen", "tls-cert", "tls-key", "auth", "upstream")
+_LISTS = ("listen", "tls-cert", "tls-key", "auth", "upstream", "trusted-proxy")
 _SWITCHES = ("no-tls", "hide")
 _NUMBERS = ("read-timeout", "drain-timeout")
 _TEXTS = (
@@ -119,6 +127,7 @@ _TEXTS = (
     "freeze-file",
     "realm",
     "public-url",
+    "max-connections",
     "access-log",
     "access-log-format",
 )
@@ -166,6 +175,12 @@ class Options(usage.Options, AuthOptionMixin):
         ["freeze-file", None, None, "The same while this file is there; it holds the reason."],
         ["realm", None, None, "Realm of the challenge [default: Registry]."],
         ["public-url", None, None, "Origin that clients use, where it differs from Host."],
+        [
+            "max-connections",
+            None,
+            None,
+            f"N or N/N: in all, and from one network [default: {DEFAULT_CONNECTIONS}, a quarter].",
+        ],
         ["read-timeout", None, None, "Longest silence of the registry, seconds [default: 900]."],
         ["drain-timeout", None, None, "Time to finish on SIGTERM, seconds [default: 900]."],
         ["access-log", None, None, "File, or - for standard output [default: -]."],
@@ -209,6 +224,10 @@ class Options(usage.Options, AuthOptionMixin):
     def opt_auth(self, specification: str) -> None:
         """Who checks passwords, TYPE[:ARG] (see --help-auth); repeatable, asked in order."""
         self._lists.setdefault("auth", []).append(specification)
+
+    def opt_trusted_proxy(self, network: str) -> None:
+        """Balancer that says who its clients are: address, network or unix:; repeatable."""
+        self._lists.setdefault("trusted-proxy", []).append(network)
 
     def opt_htpasswd(self, file: str) -> None:
         """Short for --auth htpasswd:FILE [default: auth/htpasswd]."""
@@ -329,6 +348,8 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError("takes a number of seconds")
         return value
+    if name == "max-connections" and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
     return text(value)
 
 
@@ -351,11 +372,14 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
     groups = said("groups")
     if groups is None and Path(DEFAULT_GROUPS).exists():
         groups = DEFAULT_GROUPS
+    trusted = convert("trusted-proxy", [], TrustedProxies.parse)
+    if not trusted and serves:
+        convert("listen", [], _without_introductions)
     upstream_ca = said("upstream-ca")
     freeze = said("freeze")
     freeze_file = said("freeze-file")
     return Settings(
-        listen=tuple(said("listen", [DEFAULT_LISTEN])),
+        listen=tuple(convert("listen", [DEFAULT_LISTEN], _endpoints)),
         certificates=_certificates(words) if serves else (),
         upstream=tuple(said("upstream", [DEFAULT_UPSTREAM])),
         upstream_ca=Path(upstream_ca) if upstream_ca is not None else None,
@@ -372,7 +396,9 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
         freeze=convert("freeze", freeze, _reason) if freeze is not None else None,
         freeze_file=Path(freeze_file) if freeze_file is not None else None,
         realm=convert("realm", "Registry", _one_line),
+        trusted_proxies=trusted,
         public_url=said("public-url"),
+        max_connections=convert("max-connections", str(DEFAULT_CONNECTIONS), _connections),
         read_timeout=convert("read-timeout", 900, _seconds),
         drain_timeout=convert("drain-timeout", 900, _seconds),
         access_log=said("access-log", "-"),
@@ -435,6 +461,33 @@ def _throttle(value: str) -> tuple[int, float] | None:
         f"{value!r} is no throttle; write tries/time with s, m or h, such as {DEFAULT_THROTTLE} "
         f"(at most {_MOST_TRIES} in 24h), or off"
     )
+
+
+def _connections(value: str) -> tuple[int, int | None]:
+    match = re.fullmatch(r"([1-9][0-9]{0,6})(?:/([1-9][0-9]{0,6}))?", value)
+    if match is None:
+        raise ValueError(
+            f"{value!r:.40} is no number of connections; write 5000, or 5000/1000 with those "
+            "from one network behind the slash"
+        )
+    return int(match[1]), int(match[2]) if match[2] else None
+
+
+def _endpoints(descriptions: list[str]) -> list[str]:
+    for each in descriptions:
+        kind, _, rest = each.partition(":")
+        if kind == INTRODUCED and rest.partition(":")[0] not in ("tcp", "tcp6", "systemd"):
+            raise ValueError(f"{each}: a PROXY header comes over TCP; write haproxy:tcp:5043")
+    return descriptions
+
+
+def _without_introductions(descriptions: list[str]) -> None:
+    for each in descriptions:
+        if each.partition(":")[0] == INTRODUCED:
+            raise ValueError(
+                f"{each}: a PROXY header may come from trusted proxies only, and there are none; "
+                "name the balancer's address with --trusted-proxy"
+            )
 
 
 def _reason(value: str) -> str:

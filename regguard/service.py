@@ -8,6 +8,7 @@ with option, file and cure.
 from __future__ import annotations
 
 import errno
+import resource
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from twisted.application.service import IService, MultiService
 from twisted.cred import strcred
 from twisted.cred.checkers import ICredentialsChecker, InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.credentials import IUsernamePassword
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -44,6 +45,7 @@ from regguard.auth.realm import Groups, Realm
 from regguard.auth.threads import VerificationThreads
 from regguard.auth.throttle import Throttle
 from regguard.front import Site
+from regguard.front.admission import Admission, connections_for, files_for
 from regguard.front.certificates import (
     Certificate,
     CertificateError,
@@ -51,12 +53,14 @@ from regguard.front.certificates import (
     Certificates,
 )
 from regguard.front.certificates import load as load_certificate
-from regguard.front.listening import listen, takes_tls_on_socket
+from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile
-from regguard.options import POLICY_FIELDS, Settings
+from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
 from regguard.relay import Address, Origin, Relay, Upstream, Upstreams, endpoint_for
+from regguard.relay.exchange import MAX_EXCHANGES
 from regguard.relay.headers import origin_of
+from regguard.relay.upstream import MAX_IDLE
 from regguard.transport.trust import trust_in
 
 USAGE_STATUS = 64
@@ -478,14 +482,49 @@ class Guard(MultiService):
             signal.signal(
                 signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._watcher.reload)
             )
+        admission = self._admission()
         for description in settings.listen:
-            self._listen(description, self._access_log)
+            self._listen(description, self._access_log, admission)
         super().startService()  # type: ignore[no-untyped-call]
         self._relay.start()
 
-    def _listen(self, description: str, access_log: AccessLog) -> None:
+    def _admission(self) -> Admission:
+        """As many connections as are wanted, if there are file descriptors for them."""
+        settings = self._parts.settings
+        wanted, per_network = settings.max_connections
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = files_for(wanted, MAX_EXCHANGES, MAX_IDLE)
+        if soft != resource.RLIM_INFINITY and soft < files:
+            # The soft limit is low for the sake of programs that use select(2).
+            soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        total = wanted
+        if soft != resource.RLIM_INFINITY:
+            total = min(wanted, connections_for(soft, MAX_EXCHANGES, MAX_IDLE))
+        if total < wanted and "max-connections" in settings.said:
+            _LOG.warn(
+                "--max-connections {wanted}: {soft} file descriptors are enough for {total}; "
+                "{files} are needed (LimitNOFILE= of systemd, or ulimit -n)",
+                wanted=wanted,
+                soft=soft,
+                total=total,
+                files=files,
+            )
+        admission = Admission(self._reactor, total, per_network, settings.trusted_proxies)
+        _LOG.info(
+            "at most {total} connections, {share} from one network",
+            total=total,
+            share=min(total, admission.per_network),
+        )
+        return admission
+
+    def _listen(self, description: str, access_log: AccessLog, admission: Admission) -> None:
+        kind, _, rest = description.partition(":")
+        introduced = kind == INTRODUCED
         try:
-            endpoint: IStreamServerEndpoint = serverFromString(self._reactor, description)
+            endpoint: IStreamServerEndpoint = serverFromString(
+                self._reactor, rest if introduced else description
+            )
         except Exception as error:
             _end(
                 f"--listen {description}: is no endpoint ({_reason(error)}); "
@@ -497,9 +536,12 @@ class Guard(MultiService):
             time.time,
             access_log.log,
             secure=self._certificates is not None,
+            admission=admission,
+            trusted=self._parts.settings.trusted_proxies,
+            introduced=introduced,
         )
         # Every TCP, UNIX and inherited listener is there or failed when this returns.
-        listening = listen(endpoint, site, self._certificates, self._reactor)
+        listening = maybeDeferred(listen, endpoint, site, self._certificates, self._reactor)
         outcome: list[Any] = []
         listening.addBoth(outcome.append)
         if not outcome or isinstance(outcome[0], Failure):
@@ -508,8 +550,10 @@ class Guard(MultiService):
         self._sites.append(site)
         self._ports.append(outcome[0])
         scheme = "https" if self._certificates is not None else "http"
-        slower = self._certificates is not None and not takes_tls_on_socket(endpoint)
+        slower = self._certificates is not None and not is_tcp(endpoint)
         where = " (through memory: slower TLS)" if slower else ""
+        if introduced:
+            where += " behind a PROXY header"
         _LOG.info(
             "listening for {scheme} on {address}{where}",
             scheme=scheme,

@@ -28,6 +28,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from regguard.addresses import network_of
 from regguard.auth.audit import Audit
 from regguard.auth.basic import decode_basic
 from regguard.auth.interfaces import (
@@ -40,7 +41,7 @@ from regguard.auth.interfaces import (
     Undecided,
 )
 from regguard.auth.realm import Realm, User
-from regguard.auth.throttle import Throttle, Try, network_of
+from regguard.auth.throttle import Throttle, Try
 from regguard.auth.verified import CAPACITY, VerifiedCredentials
 
 WRONG = "wrong user name or password"

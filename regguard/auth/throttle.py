@@ -21,7 +21,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from twisted.internet.interfaces import IReactorTime
@@ -225,19 +224,3 @@ def _folded(user: str) -> bytes:
 def _name(network: str, what: bytes) -> bytes:
     """A short name, however long a user name is."""
     return blake2b(network.encode() + b"\0" + what, digest_size=16).digest()
-
-
-def network_of(client: str) -> str:
-    """The network that a client's address counts for: its IPv4 /24 or IPv6 /64.
-
-    What is no IP address (a UNIX socket's ``unix:``) is a network of its own.
-    """
-    try:
-        address = ip_address(client)
-    except ValueError:
-        return client
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return f"{IPv6Address(int(address) >> 64 << 64)}/64"
-        address = address.ipv4_mapped
-    return f"{type(address)(int(address) >> 8 << 8)}/24"

@@ -33,6 +33,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regguard import answers
+from regguard.addresses import host_of
+from regguard.front.forwarded import forwarded
 from regguard.front.outflow import Outflow
 from regguard.front.request import BodySink, Request
 from regguard.http1 import (
@@ -48,7 +50,7 @@ from regguard.http1 import (
     request_body,
 )
 from regguard.http1.body import NO_BODY, Body
-from regguard.transport import StreamTransport, writer_for
+from regguard.transport import StreamTransport, unsent_by, writer_for
 
 if TYPE_CHECKING:
     from regguard.front.site import Site
@@ -62,6 +64,12 @@ IDLE_TIMEOUT = 60
 """Seconds a kept-alive connection may wait for its next request; nginx's 60 to 75."""
 BODY_TIMEOUT = 60
 """Seconds of silence of a client that owes us a body; nginx's client_body_timeout."""
+BODY_GRACE = 20
+"""Seconds until a body must have begun, and be sent at BODY_RATE; with it Apache's
+RequestReadTimeout body=20,MinRate=500."""
+BODY_RATE = 500
+"""Octets a second of a body, on average since its begin: each buys time, and what is saved up is
+no more than BODY_TIMEOUT.  Only the time counts in which we read."""
 LINGER_TIMEOUT = 5
 """Seconds a refused client may go on sending before its socket is closed; nginx's
 lingering_timeout."""
@@ -69,11 +77,14 @@ LINGER_BYTES = 256 * 1024
 """Octets of a refused body that are read and forgotten; after that the client's own socket
 buffer stops it."""
 SEND_TIMEOUT = 60
-"""Seconds for queued octets to leave; nginx's send_timeout.  What is queued is at most one read
-from the registry, so this is slow even for a modem."""
+"""Seconds in which a client takes nothing of what is there for it; nginx's send_timeout."""
+SEND_LOOK = 5
+"""Seconds between looks whether it has taken some."""
 DRAIN_BYTES = 64 * 1024
 """A refused body with at most this rest is read to keep the connection (a TLS handshake costs
 more than that)."""
+
+_TOO_SLOW = "client sends its body too slowly"
 
 _HEAD, _BODY, _ANSWER, _DRAIN, _LINGER, _CLOSED = range(6)
 _STATES = ("HEAD", "BODY", "ANSWER", "DRAIN", "LINGER", "CLOSED")
@@ -87,13 +98,17 @@ class Channel(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, network: str | None = None) -> None:
         self.site = site
+        self.network = network
         self.client = ""
         self.request: Request | None = None
         self.deadline: float = inf
         self.send_deadline: float = inf
         self.outflow = Outflow(self)
+        self._forwards = False
+        self._unsent = inf
+        self._taken_at = 0.0
         self._state = _HEAD
         self._buffer = b""
         self._searched = 0
@@ -116,11 +131,22 @@ class Channel(Protocol):
         self.write = writer_for(self.transport)
         self.transport.registerProducer(self.outflow, True)
         self.site.channels.add(self)
+        self.site.admission.enter(self.network)
         self.deadline = self.site.now + FIRST_BYTE_TIMEOUT
         # Not on a UNIX socket, and not where the client is gone already.
         with suppress(AttributeError, OSError):
             # A response head and its body may be two writes; Nagle would hold the second.
             self.transport.setTcpNoDelay(True)
+
+    def client_named(self) -> None:
+        """A PROXY header said who the client is: now its network counts."""
+        admission = self.site.admission
+        admission.leave(self.network)
+        network = admission.network_of(host_of(self.transport.getPeer()))
+        self.network = network if admission.admits(network) else None
+        admission.enter(self.network)
+        if self.network != network:
+            self.abort()
 
     def dataReceived(self, data: bytes) -> None:
         """Octets from the client."""
@@ -133,7 +159,6 @@ class Channel(Protocol):
                 self._buffer += data
                 self._pause()
             else:
-                self.deadline = self.site.now + BODY_TIMEOUT
                 self._take_body(data)
         elif state == _ANSWER:
             self._buffer += data
@@ -168,21 +193,35 @@ class Channel(Protocol):
     def deadline_passed(self) -> None:
         """The client was too slow."""
         if self.send_deadline <= self.site.now:
-            self._gone("client stopped reading")
-            self.abort()
+            self._look_at_sending()
             return
         state = self._state
         if state == _HEAD:
-            if self._buffer:
+            if self.outflow.blocked:
+                # The next request waits for us to read it, not we for it.
+                self.deadline = self.site.now + IDLE_TIMEOUT
+            elif self._buffer:
                 self._refuse(MalformedRequest("the request head took too long", 408))
             else:
                 self._close()
         elif state in (_BODY, _DRAIN):
-            self._break("client stopped sending its body")
+            self._break(_TOO_SLOW)
         elif state == _LINGER:
             self._close()
         else:
             self.abort()
+
+    def _look_at_sending(self) -> None:
+        """Octets wait for the client: has it taken some since the last look?"""
+        now, unsent = self.site.now, unsent_by(self.transport)
+        if unsent < self._unsent:
+            self._taken_at = now
+        self._unsent = unsent
+        if now - self._taken_at >= SEND_TIMEOUT:
+            self._gone("client stopped reading")
+            self.abort()
+        else:
+            self.send_deadline = now + SEND_LOOK
 
     def drain(self) -> None:
         """End the connection after the current request."""
@@ -237,8 +276,12 @@ class Channel(Protocol):
 
     def _begin(self, head: RequestHead, head_bytes: int) -> None:
         if not self.client:
-            self.client = _host(self.transport.getPeer())
+            self._meet()
         request = self.request = Request(self, head, head_bytes)
+        if self._forwards:
+            request.client, request.secure, request.authority = forwarded(
+                head, self.client, request.secure, self.site.trusted
+            )
         self._body = request_body(head)
         self._sink = None
         self._continue_due = head.expects_continue
@@ -256,10 +299,14 @@ class Channel(Protocol):
             elif self.request is request:
                 self.abort()
 
+    def _meet(self) -> None:
+        self.client = host_of(self.transport.getPeer())
+        self._forwards = bool(self.site.trusted) and self.site.trusted.trusts(self.client)
+
     def _refuse(self, error: MalformedRequest) -> None:
         """Answer what is no request, and read no further."""
         if not self.client:
-            self.client = _host(self.transport.getPeer())
+            self._meet()
         self._closing = True
         self._buffer = b""
         self._body = _UNKNOWN_BODY
@@ -276,7 +323,7 @@ class Channel(Protocol):
         if self._state != _BODY:
             sink.body_end()
             return
-        self.deadline = self.site.now + BODY_TIMEOUT
+        self.deadline = self.site.now + BODY_GRACE
         data, self._buffer = self._buffer, b""
         if data:
             self._take_body(data)
@@ -298,6 +345,7 @@ class Channel(Protocol):
         request, sink = self.request, self._sink
         assert request is not None
         assert sink is not None
+        self.deadline = min(self.deadline + len(data) / BODY_RATE, self.site.now + BODY_TIMEOUT)
         try:
             data, rest = self._body.feed(data)
         except MalformedRequest as error:
@@ -336,7 +384,7 @@ class Channel(Protocol):
             return
         self._gone_silently(reason)
         self._closing = True
-        if reason == "client stopped sending its body":
+        if reason is _TOO_SLOW:
             answer = answers.error(408, "UNKNOWN", reason)
         else:
             answer = answers.error(400, "UNKNOWN", reason)
@@ -414,12 +462,14 @@ class Channel(Protocol):
 
     def outflow_blocked(self) -> None:
         """The client does not take what we write."""
-        self.send_deadline = self.site.now + SEND_TIMEOUT
+        self._watch_sending()
 
     def outflow_free(self) -> None:
         """The client has taken everything that was queued."""
         self.send_deadline = inf
         if self._state == _HEAD and not self._parsing:
+            if not self._searched:
+                self.deadline = self.site.now + IDLE_TIMEOUT
             self._parse()
 
     def _gone(self, reason: str) -> None:
@@ -469,8 +519,9 @@ class Channel(Protocol):
         """Close after what is queued has left."""
         self._state = _CLOSED
         self._buffer = b""
-        self.deadline = self.site.now + SEND_TIMEOUT
+        self.deadline = inf
         self._release_outflow()
+        self._watch_sending()
         self.transport.loseConnection()
 
     def abort(self) -> None:
@@ -482,10 +533,14 @@ class Channel(Protocol):
         self.transport.abortConnection()
 
     def _release_outflow(self) -> None:
-        # A transport does not close while it has a paused producer; from here on the deadline
-        # of the ending covers what is queued.
+        # A transport does not close while it has a paused producer.
         self.send_deadline = inf
         self.transport.unregisterProducer()
+
+    def _watch_sending(self) -> None:
+        # With the next tick: most queues are gone by then, and nobody needs to ask the kernel.
+        self._unsent = inf
+        self.send_deadline = self.site.now
 
     def _pause(self) -> None:
         if self._reading:
@@ -509,9 +564,3 @@ class _UnknownBody(NoBody):
 
 
 _UNKNOWN_BODY = _UnknownBody()
-
-
-def _host(address: object) -> str:
-    """The client's network address; "unix:" where it has none."""
-    host = getattr(address, "host", None)
-    return host if isinstance(host, str) else "unix:"

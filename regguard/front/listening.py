@@ -1,8 +1,8 @@
-"""From an endpoint string to a listening port, with TLS where it works best.
+"""From endpoint to listening port, with TLS where it works best.
 
-A plain TCP listener (``tcp:``, ``tcp6:``, ``systemd:domain=INET``) gets TLS on the socket itself.
-Every other one (``unix:``, ``haproxy:``: the PROXY line comes before TLS) gets Twisted's
-memory-BIO TLS, with the same contexts and the same contract.
+A TCP listener (``tcp:``, ``tcp6:``, ``systemd:domain=INET``) gets TLS on the socket itself, also
+behind a PROXY header (``haproxy:tcp:``).  A UNIX socket, and what else may be an endpoint, gets
+Twisted's memory-BIO TLS, with the same contexts and the same contract.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from regguard.front.certificates import Certificates
 from regguard.front.site import Site
-from regguard.transport import tls_transport
+from regguard.transport import bound_accepts, proxied_transport, tls_transport
 
 
-def takes_tls_on_socket(endpoint: IStreamServerEndpoint) -> bool:
+def is_tcp(endpoint: IStreamServerEndpoint) -> bool:
     """Whether the connections of this endpoint are plain TCP sockets of the kernel."""
     if isinstance(endpoint, AdoptedStreamServerEndpoint):
         return endpoint.addressFamily in (socket.AF_INET, socket.AF_INET6)
@@ -35,22 +35,33 @@ def takes_tls_on_socket(endpoint: IStreamServerEndpoint) -> bool:
 def listen(
     endpoint: IStreamServerEndpoint, site: Site, certificates: Certificates | None, clock: Any
 ) -> Deferred[IListeningPort]:
-    """Listen; ``certificates`` None is plain HTTP.  Sets ``site.half_closes`` to the truth."""
-    if certificates is None:
-        return endpoint.listen(site)
-    if takes_tls_on_socket(endpoint):
+    """Listen; ``certificates`` None is plain HTTP.  Sets ``site.half_closes`` to the truth.
+
+    :raises ValueError: if ``site.introduced`` and the endpoint is not TCP.
+    """
+    if site.introduced and not is_tcp(endpoint):
+        raise ValueError("only TCP connections begin with a PROXY header")
+    if certificates is None or is_tcp(endpoint):
         listening = endpoint.listen(site)
+    else:
+        site.half_closes = False
+        listening = endpoint.listen(TLSMemoryBIOFactory(certificates, False, site, clock=clock))
 
-        def accept_tls(port: Any) -> Any:
-            # Documented on tcp.Port: the attribute may be replaced.  No connection was
-            # accepted yet: that takes a turn of the reactor.
-            if isinstance(port, tcp.Port):
-                port.transport = tls_transport(  # type: ignore[assignment]
-                    lambda: certificates.context
-                )
-                return port
+    def prepare(port: Any) -> Any:
+        # No connection was accepted yet: that takes a turn of the reactor.
+        if isinstance(port, tcp.Port):
+            bound_accepts(port, lambda: site.admission.room)
+            site.admission.watch(port)
+        elif is_tcp(endpoint) and (certificates is not None or site.introduced):
             raise RuntimeError("the reactor's TCP port is none of twisted.internet.tcp")
+        if not is_tcp(endpoint):
+            return port
+        # Documented on tcp.Port: the attribute may be replaced.
+        context = None if certificates is None else lambda: certificates.context
+        if site.introduced:
+            port.transport = proxied_transport(context, site.header_missing)
+        elif context is not None:
+            port.transport = tls_transport(context)
+        return port
 
-        return listening.addCallback(accept_tls)
-    site.half_closes = False
-    return endpoint.listen(TLSMemoryBIOFactory(certificates, False, site, clock=clock))
+    return listening.addCallback(prepare)

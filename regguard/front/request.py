@@ -37,6 +37,7 @@ class Request:
     __slots__ = (
         "_channel",
         "_chunked",
+        "authority",
         "body_bytes_in",
         "body_bytes_out",
         "client",
@@ -55,8 +56,11 @@ class Request:
         self._channel = channel
         self._chunked = False
         self.head = head
+        #: The client's address, whether it speaks TLS, and the host that it asked for: ours to
+        #: see, or what a trusted proxy says.
         self.client = channel.client
         self.secure = channel.site.secure
+        self.authority = b"" if head is None else head.host
         self.user_name: str | None = None
         #: The id of a denial, by which the access log can be searched.
         self.incident: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from regguard.addresses import TrustedProxies, host_of
+from regguard.front.admission import Admission
 from regguard.front.channel import Channel
 from regguard.front.request import Request
 
@@ -35,7 +38,10 @@ class Site(Factory):
     ``clock`` is an IReactorTime; ``wall_clock`` gives the seconds since the epoch for ``Date``.
     ``log`` is called once for each request that came to an end, however it ended.
     ``secure`` says that clients speak TLS to us; ``half_closes`` that the transports can close
-    one direction (Twisted's memory-BIO TLS can't).
+    one direction (Twisted's memory-BIO TLS can't).  ``admission`` is shared by all sites
+    (None: all may come);
+    ``trusted`` proxies say who the client is, in every request, or, where ``introduced`` is set,
+    in a PROXY header before everything else, and nobody else may come.
     """
 
     noisy = False
@@ -48,6 +54,9 @@ class Site(Factory):
         log: Callable[[Request], None],
         secure: bool,
         half_closes: bool = True,
+        admission: Admission | None = None,
+        trusted: TrustedProxies | None = None,
+        introduced: bool = False,
     ) -> None:
         self.resource = resource
         self.clock = clock
@@ -55,6 +64,9 @@ class Site(Factory):
         self.log = log
         self.secure = secure
         self.half_closes = half_closes
+        self.admission = admission or Admission(clock, sys.maxsize)
+        self.trusted = trusted or TrustedProxies()
+        self.introduced = introduced
         self.channels: set[Channel] = set()
         self.draining = False
         self.now: float = clock.seconds()
@@ -64,9 +76,27 @@ class Site(Factory):
         self._date = b""
         self._date_second = -1
 
-    def buildProtocol(self, addr: IAddress | None) -> Channel:
-        """A channel for a new connection."""
-        return Channel(self)
+    def buildProtocol(self, addr: IAddress | None) -> Channel | None:
+        """A channel for a new connection; None closes it."""
+        host = host_of(addr)
+        if self.introduced and not self.trusted.trusts(host):
+            self.admission.say(
+                "no trusted proxy",
+                "closed a connection from {host}: it is no --trusted-proxy, and --listen haproxy: "
+                "takes connections from these only",
+                host=host,
+            )
+            return None
+        network = self.admission.network_of(host)
+        return Channel(self, network) if self.admission.admits(network) else None
+
+    def header_missing(self) -> None:
+        """A trusted proxy did not introduce its client."""
+        self.admission.say(
+            "no PROXY header",
+            "closed a connection without a PROXY header: let the balancer send one "
+            "(haproxy: send-proxy-v2), or listen without haproxy:",
+        )
 
     def startFactory(self) -> None:
         """Begin to watch the deadlines."""
@@ -91,6 +121,7 @@ class Site(Factory):
     def channel_lost(self, channel: Channel) -> None:
         """A connection is gone."""
         self.channels.discard(channel)
+        self.admission.leave(channel.network)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)

@@ -28,6 +28,7 @@ from regguard.http1.head import (
     RequestHead,
     ResponseHead,
     check_partial_request,
+    is_host,
     parse_request_head,
     parse_response_head,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "check_partial_request",
     "chunk",
     "field",
+    "is_host",
     "parse_request_head",
     "parse_response_head",
     "request_body",

@@ -178,6 +178,12 @@ def parse_request_head(data: bytes) -> RequestHead:
     return head
 
 
+def is_host(value: bytes) -> bool:
+    """Whether a value is a host, and maybe a port, as a ``Host`` field has them."""
+    match = _HOST.fullmatch(value)
+    return match is not None and (match[1] is None or int(match[1]) <= 65535)
+
+
 def _read_request_fields(head: RequestHead, lines: list[tuple[bytes, bytes]]) -> None:
     fields = head.fields
     seen: dict[bytes, bytes] = {}
@@ -195,8 +201,7 @@ def _read_request_fields(head: RequestHead, lines: list[tuple[bytes, bytes]]) ->
     get = seen.get
     host = get(b"host")
     if host is not None:
-        match = _HOST.fullmatch(host)
-        if match is None or (match[1] is not None and int(match[1]) > 65535):
+        if not is_host(host):
             raise MalformedRequest("malformed host field")
         head.host = host
     elif head.minor_version == 1:

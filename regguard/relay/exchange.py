@@ -205,6 +205,7 @@ class Exchange(Sending):
             self._target,
             client=request.client,
             secure=request.secure,
+            authority=request.authority,
             user_name=self._user_name,
             is_upload=self._is_upload,
             origin=self._relay.origin,
@@ -311,7 +312,7 @@ class Exchange(Sending):
         """Where a Location or a Link leads the client; raises Misleading."""
         request, relay = self._request, self._relay
         registry = self._upstream.address.origin
-        told = Origin(*told_origin(request.head, request.secure, relay.origin, registry))
+        told = Origin(*told_origin(request.authority, request.secure, relay.origin, registry))
         if key == b"link":
             return relay.references.link(value, told)
         if sum(name == key for _, name, _ in head.fields) > 1:

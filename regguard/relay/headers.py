@@ -82,6 +82,7 @@ def upstream_request(
     *,
     client: str,
     secure: bool,
+    authority: bytes,
     user_name: str,
     is_upload: bool,
     origin: Origin | None,
@@ -91,14 +92,15 @@ def upstream_request(
 ) -> bytes:
     """The head that goes to the registry.
 
+    ``client``, ``secure`` and ``authority`` say who asked, how, and for which host.
     ``target`` is the canonical one that was authorized.  ``origin`` is the public one, where it is
-    not what Host says; ``registry`` is the registry's own.  ``credential`` is regguard's own
-    Authorization value for the registry, if it has one.  An upload's content type is always
+    not what ``authority`` says; ``registry`` is the registry's own.  ``credential`` is regguard's
+    own Authorization value for the registry, if it has one.  An upload's content type is always
     ``application/octet-stream``: Go reads ``mount`` and ``from`` out of a form body (cases
     D02-D04), so there must be none.  ``body_length`` is for a body that was read whole: however
     the client framed it, it goes on with its length.
     """
-    scheme, authority = told_origin(head, secure, origin, registry)
+    scheme, authority = told_origin(authority, secure, origin, registry)
     lines = [b"Host: " + authority]
     options = head.connection_options
     for name, key, value in head.fields:
@@ -127,12 +129,12 @@ def upstream_request(
 
 
 def told_origin(
-    head: RequestHead, secure: bool, origin: Origin | None, registry: Origin
+    authority: bytes, secure: bool, origin: Origin | None, registry: Origin
 ) -> tuple[bytes, bytes]:
     """Scheme and authority by which the registry hears that clients reach it."""
     if origin is None:
-        if head.host:
-            return b"https" if secure else b"http", head.host
+        if authority:
+            return b"https" if secure else b"http", authority
         # HTTP/1.0: the registry's own name; its Location is made a path then.
         origin = registry
     return origin.scheme, origin.authority

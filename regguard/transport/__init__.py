@@ -7,13 +7,27 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
 ``tls``
-    an accepted TCP connection whose octets go through OpenSSL on the socket itself.
+    an accepted TCP connection whose octets go through OpenSSL on the socket itself;
+``proxied``
+    an accepted TCP connection that a PROXY header introduces, plain or with TLS after it;
+``accepting``
+    a port that accepts no more than there is room for.
 """
 
 from __future__ import annotations
 
+from regguard.transport.accepting import bound_accepts
 from regguard.transport.contract import StreamTransport
-from regguard.transport.eager import writer_for
+from regguard.transport.eager import unsent_by, writer_for
+from regguard.transport.proxied import proxied_transport
 from regguard.transport.tls import TLSServer, tls_transport
 
-__all__ = ["StreamTransport", "TLSServer", "tls_transport", "writer_for"]
+__all__ = [
+    "StreamTransport",
+    "TLSServer",
+    "bound_accepts",
+    "proxied_transport",
+    "tls_transport",
+    "unsent_by",
+    "writer_for",
+]

@@ -1,17 +1,25 @@
-"""Writes that reach the socket in the same turn.
+"""Writes that reach the socket in the same turn, and how much of them is not taken yet.
 
 ``FileDescriptor.write`` queues and waits for the reactor to report that the socket takes
 octets: two epoll_ctl calls, one more turn and one more copy for each write.  Nearly always the
 socket would have taken them at once.
 
-Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``tcp._AbortingMixin._aborting``.
+Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``_tempDataLen``;
+``tcp._AbortingMixin._aborting``.
 """
 
 from __future__ import annotations
 
+import fcntl
+import struct
+import termios
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.tcp import Connection
+from twisted.protocols.policies import ProtocolWrapper
 
 from regguard.transport.contract import StreamTransport
 
@@ -29,6 +37,25 @@ def writer_for(transport: StreamTransport) -> Callable[[bytes], None]:
 
         return write
     return transport.write
+
+
+def unsent_by(transport: Any) -> int:
+    """Octets that were written and that the other side has not taken yet.
+
+    Those in the kernel count: it holds megabytes, and tells us of room in them only now and then,
+    so that to a slow reader nothing seems to move for minutes.  A transport that is no file
+    descriptor of Twisted's may know by itself (``unsent``).
+    """
+    while isinstance(transport, ProtocolWrapper):
+        transport = transport.transport
+    if not isinstance(transport, FileDescriptor):
+        return getattr(transport, "unsent", 0)
+    unsent = len(transport.dataBuffer) - transport.offset + transport._tempDataLen
+    with suppress(OSError, ValueError):  # a system without this call, or a connection that is gone
+        # SIOCOUTQ of Linux: written, and not acknowledged.
+        queued = fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, bytes(4))
+        unsent += struct.unpack("i", queued)[0]
+    return unsent
 
 
 def write_eagerly(transport: Connection, data: bytes) -> None:

@@ -40,6 +40,13 @@ BULK = 1024
 """A record of at least this size is likely to be followed by another.  Below it, asking again
 would cost a system call and an exception for nothing (Go's first records hold 1.3 kB)."""
 
+SINGLES = 32
+"""Smaller records, one in each turn, after which asking again is tried.  Who sends a body in pieces
+of a few octets has the next ones waiting; who sends requests makes us ask in vain once in 32."""
+
+CROWD = 128
+"""Small records read in one turn where more than one waited: they go on as one."""
+
 
 class TLSServer(tcp.Server):
     """``tcp.Server`` with OpenSSL between its queues and its socket.
@@ -65,6 +72,7 @@ class TLSServer(tcp.Server):
         self._tls.set_accept_state()
         self._handshaking = True
         self._read_waits_for_write = False
+        self._singles = 0
 
     def doRead(self) -> Any:
         """Read the records that are there, deliver them in one piece."""
@@ -82,10 +90,14 @@ class TLSServer(tcp.Server):
         ending: Any = None
         try:
             data = receive(RECORD)
-            if len(data) >= BULK:
+            small = len(data) < BULK
+            if small and self._singles < SINGLES:
+                self._singles += 1
+            else:
                 batch = [data]
+                most = CROWD if small else BATCH
                 try:
-                    while len(batch) < BATCH and len(data) >= BULK:
+                    while len(batch) < most and (len(data) < BULK) is small:
                         data = receive(RECORD)
                         batch.append(data)
                 except SSL.WantReadError:
@@ -96,7 +108,10 @@ class TLSServer(tcp.Server):
                     ending = main.CONNECTION_DONE
                 except SSL.Error:
                     ending = main.CONNECTION_LOST
-                data = batch[0] if len(batch) == 1 else b"".join(batch)
+                if len(batch) > 1:
+                    data = b"".join(batch)
+                elif small:
+                    self._singles = 0
         except SSL.WantReadError:
             return None
         except SSL.WantWriteError:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.task import Clock
 
+from regguard.addresses import network_of
 from regguard.auth.interfaces import Throttled
-from regguard.auth.throttle import PER_NETWORK, REFUSED_TTL, Throttle, Try, network_of
+from regguard.auth.throttle import PER_NETWORK, REFUSED_TTL, Throttle, Try
 
 LIMIT = 3
 WINDOW = 300.0

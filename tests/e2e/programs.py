@@ -259,7 +259,10 @@ FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.I
 
 
 class Guard:
-    """``twist regguard`` on a free port, in front of ``upstream`` (a URL)."""
+    """``twist regguard`` on a free port, in front of ``upstream`` (a URL).
+
+    ``files``: how many it may open.
+    """
 
     def __init__(
         self,
@@ -269,24 +272,28 @@ class Guard:
         *words: str,
         log_format: str = "text",
         environment: Mapping[str, str] | None = None,
+        files: int | None = None,
     ) -> None:
         self.ground = ground
         self.port = free_port()
         self._looked_at = 0
         folder.mkdir(parents=True, exist_ok=True)
         rest = list(words)
-        if "--tls-cert" not in rest:
+        if "--tls-cert" not in rest and "--no-tls" not in rest:
             rest += ["--tls-cert", str(ground.certificate)]
         if "--auth" not in rest:
             rest += ["--htpasswd", str(ground.htpasswd)]
+        argv = twist(
+            *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
+            *("--groups", str(ground.groups)),
+            *("--upstream", upstream),
+            *rest,
+            log_format=log_format,
+        )
+        if files is not None:
+            argv = [binary("prlimit"), f"--nofile={files}:{files}", *argv]
         self.program = Program(
-            twist(
-                *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
-                *("--groups", str(ground.groups)),
-                *("--upstream", upstream),
-                *rest,
-                log_format=log_format,
-            ),
+            argv,
             folder / "guard.log",
             folder,
             environment,

@@ -101,23 +101,90 @@ def test_a_resource_may_take_its_time(door: Door) -> None:
     assert replies(wire.received)[0].body == replies(body.received)[0].body == b"at last"
 
 
-def test_h02_a_client_may_be_silent_in_its_body_for_60_seconds(door: Door) -> None:
-    """Any octet counts; then 408, and the resource hears of it."""
-    wire = door.connect()
-    wire.send(PUT % (b"take", 100))
-    for _ in range(5):
-        door.wait(59)
-        wire.send(b"x")
-    seen = door.seen[0]
-    assert not seen.gone
-    door.wait(60)
-
-    assert len(seen.gone) == 1
+def check_too_slow(door: Door, wire: Wire) -> None:
+    """408 for the client, and the resource has heard of it."""
+    (seen,) = door.seen
+    assert seen.gone == ["client sends its body too slowly"]
     assert not seen.ended
     (reply,) = replies(wire.received)
     assert (reply.status, reply["Connection"]) == (408, [b"close"])
     assert wire.state == "half-closed"
-    check_ends(door, wire, 5, "closed")
+    door.wait(5)
+    assert wire.state == "closed"
+
+
+@pytest.mark.parametrize("start", [b"", b"x"])
+def test_h02_a_body_has_20_seconds_to_begin(door: Door, start: bytes) -> None:
+    """Then 408, and the resource hears of it; an octet is no beginning."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 100) + start)
+    door.wait(19)
+    assert not door.seen[0].gone
+    door.wait(2)
+
+    check_too_slow(door, wire)
+
+
+def test_h02_a_client_may_be_silent_in_its_body_for_60_seconds(door: Door) -> None:
+    """When it has sent what takes so long at the slowest rate; more buys no longer silence."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 10**9))
+    for _ in range(5):
+        wire.send(bytes(30_000))
+        door.wait(59)
+    wire.send(bytes(10_000_000))
+    assert not door.seen[0].gone
+    door.wait(59)
+    assert not door.seen[0].gone
+    door.wait(2)
+
+    check_too_slow(door, wire)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(1, 22), (250, 42), (400, 102)])
+def test_h02_a_body_slower_than_500_octets_a_second_is_refused(
+    door: Door, rate: int, seconds: int
+) -> None:
+    """However steady: the 20 seconds of the beginning run out."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 10**9))
+    for second in range(seconds):
+        assert not door.seen[0].gone or second > seconds - 4
+        wire.send(bytes(rate))
+        door.wait(1)
+
+    check_too_slow(door, wire)
+
+
+@pytest.mark.parametrize(("rate", "hours"), [(500, 1), (64 * 1024, 2)])
+def test_h02_a_body_of_500_octets_a_second_survives(door: Door, rate: int, hours: int) -> None:
+    """For hours."""
+    wire = door.connect()
+    length = rate * 3600 * hours
+    wire.send(PUT % (b"take", length))
+    seen = door.seen[0]
+    for _ in range(3600 * hours):
+        wire.send(bytes(rate))
+        door.wait(1)
+        seen.body.clear()
+
+    assert not seen.gone
+    assert seen.ended
+
+
+def test_h02_what_the_registry_holds_back_is_not_the_clients_fault(door: Door) -> None:
+    """Only the time counts in which we would read."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 1000))
+    producer = door.seen[0].request.body_producer
+    for _ in range(10):
+        producer.pauseProducing()
+        door.wait(1000)
+        producer.resumeProducing()
+        door.wait(15)
+        wire.send(bytes(100))
+
+    assert door.seen[0].ended
 
 
 def test_h02_silence_after_the_answer_began_cuts_the_connection(door: Door) -> None:
@@ -127,7 +194,7 @@ def test_h02_silence_after_the_answer_began_cuts_the_connection(door: Door) -> N
     seen = door.seen[0]
     seen.request.begin(200, b"OK", [b"Content-Length: 10"], 10, b"some")
 
-    check_ends(door, wire, 60, "aborted")
+    check_ends(door, wire, 20, "aborted")
     assert len(seen.gone) == 1
 
 
@@ -217,6 +284,67 @@ def test_h03_a_slow_reader_is_not_cut(door: Door) -> None:
     seen.request.finish()
 
     assert replies(wire.received)[0].body == b"x" * 500
+
+
+def test_h03_a_reader_that_takes_a_little_now_and_then_is_not_cut(door: Door) -> None:
+    """What counts is that something moves, not that all has left."""
+    wire = door.connect()
+    wire.send(GET % b"later")
+    seen = door.seen[0]
+    wire.client_reads = False
+    seen.request.begin(200, b"OK", [b"Content-Length: 1000"], 1000, bytes(1000))
+    for _ in range(20):
+        door.wait(54)
+        wire.queue = wire.queue[1:]
+    assert wire.state == "open"
+    door.wait(66)
+
+    assert wire.state == "aborted"
+
+
+def test_h03_more_to_take_is_no_progress(door: Door) -> None:
+    """A queue that grows is not one that moves."""
+    wire = door.connect()
+    wire.send(GET % b"later")
+    seen = door.seen[0]
+    wire.client_reads = False
+    seen.request.begin(200, b"OK", [b"Content-Length: 1000"], 1000, b"x")
+    for _ in range(6):
+        door.wait(10)
+        seen.request.write(b"x")
+    door.wait(1)
+
+    assert wire.state == "aborted"
+
+
+def test_h03_a_last_answer_that_moves_is_not_cut(door: Door) -> None:
+    """To close takes as long as the client needs to read."""
+    wire = door.connect()
+    wire.client_reads = False
+    wire.send(b"GET /now HTTP/1.0\r\n\r\n")
+    for _ in range(10):
+        door.wait(50)
+        wire.queue = wire.queue[1:]
+    assert wire.state == "open"
+    wire.read()
+
+    assert wire.state == "closed"
+
+
+def test_a_request_that_waits_behind_a_slow_reader_is_not_late(door: Door) -> None:
+    """It is we who do not read it."""
+    wire = door.connect()
+    wire.client_reads = False
+    wire.send(GET % b"now", (GET % b"now")[:10])
+    for _ in range(10):
+        door.wait(50)
+        wire.queue = wire.queue[1:]
+    wire.read()
+    wire.received.clear()
+    door.wait(15)
+    wire.send((GET % b"now")[10:])
+
+    assert replies(wire.received)[0].status == 200
 
 
 def test_a_stalled_reader_that_recovers_lives_on(door: Door) -> None:

@@ -592,7 +592,7 @@ def test_the_end_is_told_after_the_client_was_said_to_be_gone(door: Door) -> Non
     wire.send(PUT % (b"x", 5) + b"he")
     door.wait(70)
 
-    assert events == ["client stopped sending its body", "over"]
+    assert events == ["client sends its body too slowly", "over"]
     assert replies(wire.received, "PUT")[0].status == 408
 
 

@@ -17,11 +17,14 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.selectreactor import SelectReactor
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
+from regguard.addresses import TrustedProxies
+from regguard.front.admission import Admission
 from regguard.front.certificates import Certificates
-from regguard.front.listening import listen, takes_tls_on_socket
+from regguard.front.listening import is_tcp, listen
 from tests.front.tls import certificate, client_context
 from tests.front.wire import Door, replies
 
@@ -47,7 +50,7 @@ def test_tls_on_the_socket_is_for_plain_tcp(
     endpoint: IStreamServerEndpoint, on_socket: bool
 ) -> None:
     """A PROXY line comes before TLS, and a UNIX socket has no TLS transport of ours."""
-    assert takes_tls_on_socket(endpoint) is on_socket
+    assert is_tcp(endpoint) is on_socket
 
 
 def test_a_port_that_is_not_twisteds_own_is_refused(tmp_path: Path) -> None:
@@ -58,6 +61,79 @@ def test_a_port_that_is_not_twisteds_own_is_refused(tmp_path: Path) -> None:
     listening = listen(serverFromString(REACTOR, "tcp:5043"), door.site, certificates, door.clock)
 
     CASE.failureResultOf(listening, RuntimeError)
+    door.check_and_close()
+
+
+def test_h06_a_port_accepts_no_more_than_there_is_room_for(tmp_path: Path) -> None:
+    """The others wait, and cost no turn of the reactor, until one has left."""
+    reactor = SelectReactor()
+    door = Door(watched=False, admission=Admission(Clock(), 3))
+    path = tmp_path / "sock"
+    endpoint = serverFromString(reactor, f"unix:{path}")
+    port = CASE.successResultOf(listen(endpoint, door.site, None, reactor))
+    clients = []
+    for _ in range(10):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        clients.append(client)
+
+    def turn() -> None:
+        for _ in range(50):
+            reactor.runUntilCurrent()
+            reactor.doIteration(0)
+
+    turn()
+    assert len(door.site.channels) == 3
+    assert port not in reactor.getReaders()
+    for client in clients[:2]:
+        client.close()
+    turn()
+    assert len(door.site.channels) == 3
+    for client in clients[2:9]:
+        client.close()
+    turn()
+    assert len(door.site.channels) == 1
+    assert port in reactor.getReaders()
+    clients[9].close()
+    stopped = port.stopListening()
+    assert stopped is not None
+    turn()
+    CASE.successResultOf(stopped)
+    door.check_and_close()
+
+
+def test_a_full_port_can_be_stopped(tmp_path: Path) -> None:
+    """And does not accept again when somebody leaves after that."""
+    reactor = SelectReactor()
+    door = Door(watched=False, admission=Admission(Clock(), 1))
+    path = tmp_path / "sock"
+    endpoint = serverFromString(reactor, f"unix:{path}")
+    port = CASE.successResultOf(listen(endpoint, door.site, None, reactor))
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path))
+    for _ in range(5):
+        reactor.doIteration(0)
+    stopped = port.stopListening()
+    assert stopped is not None
+    client.close()
+    for _ in range(5):
+        reactor.runUntilCurrent()
+        reactor.doIteration(0)
+
+    CASE.successResultOf(stopped)
+    assert not door.site.channels
+    assert port not in reactor.getReaders()
+    door.check_and_close()
+
+
+def test_only_tcp_can_be_introduced(tmp_path: Path) -> None:
+    """A header that nobody would read must not be waited for."""
+    trusted = TrustedProxies.parse(["unix:"])
+    door = Door(watched=False, trusted=trusted, introduced=True)
+    endpoint = serverFromString(REACTOR, f"unix:{tmp_path / 'sock'}")
+
+    with pytest.raises(ValueError, match="only TCP connections begin with a PROXY header"):
+        listen(endpoint, door.site, None, door.clock)
     door.check_and_close()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from OpenSSL import SSL
+from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -25,8 +26,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from regguard.transport import TLSServer, tls_transport, writer_for
-from regguard.transport.tls import BATCH, RECORD
+from regguard.transport import TLSServer, tls_transport, unsent_by, writer_for
+from regguard.transport.tls import BATCH, CROWD, RECORD, SINGLES
 from tests.front.tls import certificate, client_context, subjects
 
 PEER = ("192.0.2.7", 50000)
@@ -86,13 +87,20 @@ class Recorder(Protocol):
 class Pair:
     """A server's transport and, at the other end, a client's socket."""
 
-    def __init__(self, reactor: SelectReactor, accept: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        reactor: SelectReactor,
+        accept: Callable[..., Any],
+        protocol: type[Recorder] = Recorder,
+    ) -> None:
         self.reactor = reactor
         ours, self.socket = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         self.socket.setblocking(False)
-        self.protocol = Recorder()
-        port = SimpleNamespace(_realPortNumber=5043)
+        self.protocol = protocol()
+        port = SimpleNamespace(
+            _realPortNumber=5043, _buildAddr=lambda address: IPv4Address("TCP", *address)
+        )
         self.transport = accept(ours, self.protocol, PEER, port, 1, reactor)
         self.protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
@@ -136,9 +144,13 @@ class TLSPair(Pair):
     """The same with a TLS client."""
 
     def __init__(
-        self, reactor: SelectReactor, accept: Callable[..., Any], version: int | None = None
+        self,
+        reactor: SelectReactor,
+        accept: Callable[..., Any],
+        version: int | None = None,
+        protocol: type[Recorder] = Recorder,
     ) -> None:
-        super().__init__(reactor, accept)
+        super().__init__(reactor, accept, protocol)
         self.client = SSL.Connection(client_context(version), self.socket)
         self.client.set_connect_state()
 
@@ -251,6 +263,29 @@ def test_i24_small_writes_behind_a_full_queue_join_it(pair: Pair) -> None:
         write(b"%d," % number)
 
     assert pair.receive_all() == BULK + b"".join(b"%d," % number for number in range(1000))
+
+
+def test_h03_what_the_client_has_not_taken_can_be_told(pair: Pair) -> None:
+    """More while nothing is read, less when something is, nothing in the end."""
+    pair.receive()  # the end of a handshake
+    assert unsent_by(pair.transport) == 0
+    writer_for(pair.transport)(BULK)
+    before = unsent_by(pair.transport)
+    assert before > len(BULK) // 2
+    received = pair.receive()
+    pair.turn(2)
+    assert unsent_by(pair.transport) < before
+    assert received + pair.receive_all() == BULK
+
+    assert unsent_by(pair.transport) == 0
+
+
+def test_h03_of_a_connection_that_is_gone_nothing_is_unsent(pair: Pair) -> None:
+    """To ask is no fault."""
+    pair.transport.abortConnection()
+    pair.turn(2)
+
+    assert unsent_by(pair.transport) == 0
 
 
 def test_a_sequence_is_written_whole(pair: Pair) -> None:
@@ -405,6 +440,32 @@ def test_a_handshake_may_come_in_drops(reactor: SelectReactor, context: SSL.Cont
 
     assert pair.protocol.data == b"hello"
     pair.close()
+
+
+def test_h07_small_records_that_wait_go_on_together(tls: TLSPair) -> None:
+    """After the first few: nobody waits for one that is not there."""
+    for number in range(200):
+        tls.client.send(b"%d," % number)
+    tls.turn(SINGLES + 20)
+
+    assert tls.protocol.data == b"".join(b"%d," % number for number in range(200))
+    assert len(tls.protocol.pieces) <= SINGLES + 1 + 200 // CROWD + 1
+    tls.protocol.pieces.clear()
+    for _ in range(100):
+        tls.client.send(b"x")
+        tls.turn(1)
+    assert tls.protocol.pieces == [b"x"] * 100
+
+
+def test_h07_a_client_that_goes_after_small_records_is_heard_whole(tls: TLSPair) -> None:
+    """The end of the connection in the middle of a batch."""
+    for _ in range(100):
+        tls.client.send(b"x")
+    tls.client.shutdown()
+    tls.turn(SINGLES + 20)
+
+    assert tls.protocol.data == b"x" * 100
+    assert tls.protocol.events == ["read lost"]
 
 
 def test_records_are_delivered_in_batches(tls: TLSPair) -> None:

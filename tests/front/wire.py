@@ -28,9 +28,9 @@ class Wire(StringTransport):
     ``turn``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "192.0.2.7") -> None:
         super().__init__(  # type: ignore[no-untyped-call]
-            peerAddress=IPv4Address("TCP", "192.0.2.7", 50000)
+            peerAddress=IPv4Address("TCP", host, 50000)
         )
         self.protocol: Any = None
         self.client_reads = True
@@ -106,6 +106,10 @@ class Wire(StringTransport):
     def resumeProducing(self) -> None:
         if self.connected and not self.disconnecting and not self.aborted:
             self.reading = True
+
+    @property
+    def unsent(self) -> int:
+        return len(self.queue)
 
     # -- the reactor -----------------------------------------------------------------------
 
@@ -313,7 +317,7 @@ class Script:
 class Door:
     """A site with a scripted resource, its log and its clock."""
 
-    def __init__(self, half_closes: bool = True, watched: bool = True) -> None:
+    def __init__(self, half_closes: bool = True, watched: bool = True, **words: Any) -> None:
         self.clock = Clock()
         self.script = Script()
         self.logged: list[Request] = []
@@ -324,15 +328,24 @@ class Door:
             self.logged.append,
             secure=False,
             half_closes=half_closes,
+            **words,
         )
         if watched:  # else a listening port does it
             self.site.startFactory()
         self.wires: list[Wire] = []
 
-    def connect(self) -> Wire:
+    def connect(self, host: str = "192.0.2.7") -> Wire:
         """A client's connection."""
-        wire = Wire()
-        wire.protocol = self.site.buildProtocol(None)
+        wire = self.knock(host)
+        assert wire is not None
+        return wire
+
+    def knock(self, host: str) -> Wire | None:
+        """The same, where it may be closed at once: None."""
+        wire = Wire(host)
+        wire.protocol = self.site.buildProtocol(wire.getPeer())
+        if wire.protocol is None:
+            return None
         wire.protocol.makeConnection(wire)
         self.wires.append(wire)
         return wire
@@ -364,6 +377,7 @@ class Door:
             assert not wire.written_after_abort
             assert not wire.faults
         assert not self.site.channels
+        assert not self.site.admission.count
         assert not self.clock.getDelayedCalls()
         for seen in self.seen:
             assert self.logged.count(seen.request) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from twisted.python.usage import UsageError
 
 from regguard.access import Freeze, Grant, Who, parse_access
+from regguard.addresses import TrustedProxies
 from regguard.options import _KEYS, Options, Settings
 
 TLS = ["--tls-cert", "domain.crt"]
@@ -66,7 +68,9 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
         freeze=None,
         freeze_file=None,
         realm="Registry",
+        trusted_proxies=TrustedProxies(),
         public_url=None,
+        max_connections=(20_000, None),
         read_timeout=900,
         drain_timeout=900,
         access_log="-",
@@ -113,6 +117,13 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--minimum-hash", "bcrypt"], 'minimum-hash = "bcrypt"', "minimum_hash", "bcrypt"),
     (["--throttle", "3/1h"], 'throttle = "3/1h"', "throttle", (3, 3600)),
     (["--throttle", "off"], 'throttle = "off"', "throttle", None),
+    (["--trusted-proxy", "10.0.0.5"], 'trusted-proxy = "10.0.0.5"', "trusted_proxies",
+     TrustedProxies((IPv4Network("10.0.0.5/32"),))),
+    (["--trusted-proxy", "10.0.0.0/8", "--trusted-proxy", "2001:db8::/32", "--trusted-proxy",
+      "unix:"], 'trusted-proxy = ["10.0.0.0/8", "2001:db8::/32", "unix:"]', "trusted_proxies",
+     TrustedProxies((IPv4Network("10.0.0.0/8"), IPv6Network("2001:db8::/32")), unix=True)),
+    (["--max-connections", "500"], "max-connections = 500", "max_connections", (500, None)),
+    (["--max-connections", "500/20"], 'max-connections = "500/20"', "max_connections", (500, 20)),
     (["--groups", "g"], 'groups = "g"', "groups", Path("g")),
     (["--pull", "nobody"], 'pull = "nobody"', "pull", Who.parse("nobody")),
     (["--push", "valid-user"], 'push = "valid-user"', "push", Who.parse("valid-user")),
@@ -276,6 +287,19 @@ def test_an_empty_list_is_refused(name: str) -> None:
         (["--throttle", "10/0s"], "--throttle: '10/0s' is no throttle; write"),
         (["--throttle", "10/25h"], "--throttle: '10/25h' is no throttle; write"),
         (["--throttle", "10/5d"], "--throttle: '10/5d' is no throttle; write"),
+        (["--trusted-proxy", "10.0.0.5/8"],
+         "--trusted-proxy: '10.0.0.5/8' has bits set behind the network; write 10.0.0.0/8"),
+        (["--trusted-proxy", "elb.example"],
+         "--trusted-proxy: 'elb.example' is no network; write 10.0.0.5, 10.0.0.0/24, 2001:db8::"),
+        (["--trusted-proxy", "a\n" * 100], "--trusted-proxy: 'a"),
+        (["--listen", "tcp:1", "--listen", "haproxy:tcp:2"],
+         "--listen: haproxy:tcp:2: a PROXY header may come from trusted proxies only, and there"),
+        (["--trusted-proxy", "::1", "--listen", "haproxy:unix:/a"],
+         "--listen: haproxy:unix:/a: a PROXY header comes over TCP; write haproxy:tcp:5043"),
+        (["--max-connections", "0"],
+         "--max-connections: '0' is no number of connections; write 5000, or 5000/1000 with those"),
+        (["--max-connections", "9/"], "--max-connections: '9/' is no number of connections"),
+        (["--max-connections", "99999999"], "--max-connections: '99999999' is no number"),
         (["--realm", "a\nb"], "--realm: must be one line of printable text"),
         (["--realm", "a\x7fb"], "--realm: must be one line of printable text"),
         (["--realm", "\udc80"], "--realm: must be one line of printable text"),

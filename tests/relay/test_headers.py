@@ -27,6 +27,7 @@ def relayed(
     origin: Origin | None = None,
     credential: bytes | None = None,
     secure: bool = True,
+    authority: bytes = b"r.example",
 ) -> Received:
     """What the registry gets of a request with these field lines."""
     raw = b"\r\n".join([method + b" /raw HTTP/1.1", b"Host: r.example", *lines, b"", b""])
@@ -36,6 +37,7 @@ def relayed(
             TARGET,
             client=client,
             secure=secure,
+            authority=authority,
             user_name=user_name,
             is_upload=is_upload,
             origin=origin,

@@ -561,7 +561,7 @@ def test_a_client_that_does_not_send_is_not_the_registrys_silence(hasty: World) 
     """And the registry's time begins when the client has sent again."""
     world = hasty
     client = world.client()
-    client.send(upload(b"Content-Length: 2") + b"x")
+    client.send(upload(b"Content-Length: 30001") + bytes(30000))
     world.reactor.pass_time(50)
     client.send(b"x")
     world.reactor.pass_time(15)
@@ -573,10 +573,10 @@ def test_a_client_that_does_not_send_is_not_the_registrys_silence(hasty: World) 
 def test_a_slow_upload_that_moves_is_not_silence(world: World) -> None:
     """The read timeout counts from the last octet in either direction."""
     client = world.client()
-    client.send(upload(b"Content-Length: 10"))
+    client.send(upload(b"Content-Length: 330000") + bytes(30000))
     for _ in range(10):
         world.reactor.pass_time(50)
-        client.send(b"x")
+        client.send(bytes(30000))
     world.reactor.pass_time(90)
     world.registry.last.send(CREATED)
 

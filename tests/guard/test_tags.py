@@ -12,7 +12,7 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
-from regguard.access import Freeze, Policy, Rule
+from regguard.access import Freeze, Policy, Rule, Who
 from regguard.guard import resource
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
@@ -40,15 +40,8 @@ from tests.guard.world import Guarded, request
 from tests.relay.world import Answer, Peer, read_answers, read_request, refused
 
 RULE = "rules.toml:7: immutable = v*, release-*"
-POLICY = Policy(
-    rules=[
-        Rule(
-            match=("team/**",),
-            immutable=("v*", "release-*"),
-            said={"immutable": "rules.toml:7"},
-        )
-    ]
-)
+SAID = {"immutable": "rules.toml:7"}
+POLICY = Policy(rules=[Rule(("team/**",), immutable=("v*", "release-*"), said=SAID)])
 
 APP = b"/v2/team/app/"
 V1 = APP + b"manifests/v1"
@@ -451,11 +444,15 @@ def test_d11_what_an_immutable_tag_stands_for_is_not_deleted(
     assert not questions.waiting
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [digest(OLD), digest(OLD).replace(b":", b"\\u003a"), b"\\u0073\\u0068" + digest(OLD)[2:]],
+)
 def test_a_manifest_of_an_immutable_index_is_not_deleted(
-    guarded: Guarded, questions: Questions
+    guarded: Guarded, questions: Questions, spelling: bytes
 ) -> None:
-    """Without it the tag would stand for something that nobody can pull."""
-    index = b'{"schemaVersion":2,"manifests":[{"digest":"' + digest(OLD) + b'"}]}'
+    """In every spelling of JSON: without it the tag would be there, and nobody could pull it."""
+    index = b'{"schemaVersion":2,"manifests":[{"digest":"' + spelling + b'"}]}'
     client = send(guarded, delete(THAT))
     questions.answer(tag_list(["v1"]))
     questions.answer(manifest(index))
@@ -610,6 +607,26 @@ def test_a_slow_body_of_a_deletion_keeps_nobody_waiting(
 
     assert (write.method, write.body) == (b"DELETE", b"12345")
     assert guarded.answer_of(slow, b"DELETE").status == 202
+
+
+def test_who_may_not_pull_is_not_told_what_a_tag_stands_for(logged: list[Any]) -> None:
+    """HEAD of the tag would be refused; a push or a deletion must not tell in its stead."""
+    rule = Rule(("team/**",), pull=Who.parse("nobody"), immutable=("v*", "release-*"), said=SAID)
+    guarded = Guarded(Policy(rules=[rule]))
+    questions = Questions(guarded)
+    client = send(guarded, put(NEW))
+    questions.answer(stands_for(digest(OLD)))
+    pushed = guarded.answer_of(client, b"PUT")
+    client = send(guarded, delete(THAT))
+    questions.answer(tag_list(["v2"]))
+    questions.answer(manifest(OLD))
+    deleted = guarded.answer_of(client, b"DELETE")
+
+    check_denied(pushed, "team/app:v1: the tag is immutable and stands for another manifest")
+    assert digest(OLD) not in pushed.body
+    check_denied(deleted, "an immutable tag stands for it")
+    assert b"v2" not in deleted.body
+    guarded.world.close()
 
 
 # -- turns -----------------------------------------------------------------------------------

@@ -20,6 +20,10 @@ from regguard.relay import Relay, Reply, UpstreamFailure
 LARGEST_MANIFEST = 4 * 1024 * 1024
 """Octets of a manifest that are taken: distribution's and OCI's limit."""
 
+MOST_OCTETS = 64 * 1024 * 1024
+"""Octets of manifests that are held at once while the registry is asked: sixteen of the largest,
+thousands of usual ones. On its way to the registry each may stand in memory twice."""
+
 MOST_WAITING = 100
 """Writes that wait for their turn at one repository; nobody pushes so many images at once."""
 

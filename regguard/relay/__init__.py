@@ -20,9 +20,10 @@ from regguard.relay.exchange import Relay
 from regguard.relay.headers import Origin
 from regguard.relay.inquiry import Reply
 from regguard.relay.upstream import Upstream, UpstreamFailure
-from regguard.relay.whole import BodyTooLong, read_whole
+from regguard.relay.whole import Allowance, BodyTooLong, read_whole
 
 __all__ = [
+    "Allowance",
     "BodyTooLong",
     "Origin",
     "Relay",

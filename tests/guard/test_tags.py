@@ -16,6 +16,7 @@ from regguard.access import Freeze, Policy, Rule, Who
 from regguard.guard import resource
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
+    MOST_OCTETS,
     MOST_PAGES,
     MOST_TAGS,
     MOST_WAITING,
@@ -66,8 +67,9 @@ def questions(guarded: Guarded) -> Questions:
 
 
 def check_no_turns(guarded: Guarded) -> None:
-    """Nobody has a turn or waits for one."""
+    """Nobody has a turn or waits for one, and no manifest is held."""
     assert guarded.guard._turns._queues == {}
+    assert guarded.guard._allowance.free == MOST_OCTETS
 
 
 def put(body: bytes, target: bytes = V1, *lines: bytes) -> bytes:
@@ -721,6 +723,8 @@ def test_an_answer_that_nobody_reads_keeps_nobody_waiting(
     questions.next()
     length = 10_000_000
     questions.peer.send(b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
+    [reading] = [each for each in guarded.world.relay.exchanges if "streaming" in repr(each)]
+    assert reading._octets == b""  # nor does its manifest stay
 
     questions.answer(MISSING)
     check_written(guarded, questions, second, NEW)
@@ -826,6 +830,26 @@ def test_too_many_writes_are_put_off(guarded: Guarded, questions: Questions) -> 
     for client in clients:
         questions.answer(MISSING)
         check_written(guarded, questions, client, NEW)
+
+
+def test_h03_too_many_manifests_at_once_are_put_off(guarded: Guarded, questions: Questions) -> None:
+    """503 with Retry-After while as much as may be is held: read, waiting, or on its way."""
+    body = bytes(LARGEST_MANIFEST)
+    count = MOST_OCTETS // LARGEST_MANIFEST
+    clients = [send(guarded, put(body)) for _ in range(count)]
+    late = guarded.ask(put(NEW))
+    check_failed(late, 503)
+    assert late[b"retry-after"] == b"5"
+    questions.answer(MISSING)
+    check_failed(guarded.ask(put(NEW)), 503)
+    check_written(guarded, questions, clients[0], body)
+    last = send(guarded, put(NEW))
+    for client in clients[1:]:
+        questions.answer(stands_for(digest(body)))
+        check_written(guarded, questions, client, body)
+    questions.answer(stands_for(digest(body)))
+
+    check_denied(guarded.answer_of(last, b"PUT"))
 
 
 def test_when_regguard_stops_everybody_is_answered(guarded: Guarded, questions: Questions) -> None:

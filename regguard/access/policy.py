@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -282,6 +283,12 @@ class Policy:
         if writes and ruling.is_immutable is not None:
             return self._unchanged(name, groups, access, ruling, ruling.is_immutable, target)
         return Grant(target, right.rule)
+
+    def frozen(self, freeze: Freeze) -> Policy:
+        """The same, while nobody may push or delete."""
+        policy = copy(self)
+        policy.freeze = freeze
+        return policy
 
     def may_pull(self, name: str, groups: frozenset[str], repository: str) -> bool:
         """Whether a user may pull from a repository, whether there is one or not."""

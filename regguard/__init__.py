@@ -37,7 +37,8 @@ room               duty                                                         
                                                                                       auth, explain
 ``cli``            the ``regguard`` command                                           demo, passwd,
                                                                                       check,
-                                                                                      explain
+                                                                                      explain,
+                                                                                      auth
 =================  =================================================================  =============
 
 ``twisted/plugins/regguard_plugin.py`` names the ``twist regguard`` service and the ``--auth

@@ -3,7 +3,50 @@
 The house, in the order in which a request walks through it.  Imports run strictly from a room
 to the rooms named on its right; there are no cycles.
 
-=================  =================================================================  ======
+=================  =================================================================  =============
+room               duty                                                               imports
+=================  =================================================================  =============
+``options``        words (command line and TOML) to one validated ``Settings``        access,
+                                                                                      addresses,
+                                                                                      configuration
+``configuration``  the TOML file: its keys with their lines, the rules per            access
+                   repository
+``service``        composition root: ``Settings`` to running services                 all
+``front``          the door: listening, certificates, how many may come, the          http1,
+                   HTTP/1.1 server channel                                            transport,
+                                                                                      addresses,
+                                                                                      answers
+``http1``          the grammar: bytes to heads and bodies and back; pure              nothing
+``guard``          authenticate, authorize, relay; the catalog, immutable tags, what  auth, access,
+                   is hidden                                                          relay,
+                                                                                      answers
+``answers``        regguard's own answers: the OCI error JSON; pure                   nothing
+``auth``           who: Authorization header to ``User`` through ``twisted.cred``     addresses, dn,
+                                                                                      transport
+``access``         what: method and target to ``Access``, rules to ``Grant`` or       dn
+                   ``Denial``; pure
+``addresses``      networks, and proxies whose word about their clients counts;       nothing
+                   pure
+``dn``             distinguished names, in one spelling; pure                         nothing
+``relay``          onward: header rules, upstream connections, streaming both ways    http1,
+                                                                                      transport
+``transport``      sockets: OpenSSL on the socket itself, PROXY headers before it,    nothing
+                   writes in the same turn; the only room that touches Twisted's
+                   private names
+``ops``            what operators look at: the access log                             nothing
+``demo``           ``regguard demo``: a registry, a guard and lines to try            nothing
+``passwd``         ``regguard passwd``: a user's line in a password file              auth
+``explain``        ``regguard explain``: the verdict on one request, and its rule     service,
+                                                                                      auth, access,
+                                                                                      options
+``check``          ``regguard check``: what ``twist regguard`` would find             service,
+                                                                                      auth, explain
+``cli``            the ``regguard`` command                                           demo, passwd,
+                                                                                      check,
+                                                                                      explain,
+                                                                                      auth
+=================  =================================================================  =============
+
 ``twisted/plugins/regguard_plugin.py`` names the ``twist regguard`` service and the ``--auth
 htpasswd:FILE`` checker, and nothing else.
 """

@@ -88,26 +88,29 @@ class Settings:
     access_log_format: str
     said: Mapping[str, str]
     check: bool
+    #: Who may do what, by these words. Made with them, because a thousand rules take a while, and a
+    #: changed file is read in a thread.
+    policy: Policy = field(init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         """What log lines tell of a file's settings."""
         return f"{len(self.rules)} [[{REPOSITORY}]] table{'' if len(self.rules) == 1 else 's'}"
 
-    def policy(self) -> Policy:
-        """Who may do what, by these words."""
+    def __post_init__(self) -> None:
         freeze = None
         if self.freeze is not None:
             freeze = Freeze(self.freeze, f"{self.said['freeze']}: freeze")
-        return Policy(
+        policy = Policy(
             *(self.pull, self.push, self.delete, self.catalog),
             self.rules,
             hide=self.hide,
             freeze=freeze,
             said=self.said,
         )
+        object.__setattr__(self, "policy", policy)
 
 
-POLICY_FIELDS = ("pull", "push", "delete", "catalog", "rules", "hide", "freeze", "said")
+POLICY_FIELDS = ("pull", "push", "delete", "catalog", "rules", "hide", "freeze", "said", "policy")
 """The settings that a running daemon takes over from a changed file."""
 
 _LISTS = ("listen", "tls-cert", "tls-key", "auth", "upstream", "trusted-proxy")

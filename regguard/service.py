@@ -170,9 +170,10 @@ def load_groups(settings: Settings) -> Groups:
 
 def policy_of(settings: Settings, marker: MarkerFile | None) -> Policy:
     """Who may do what now, by the settings and by the file that may freeze the registry."""
-    policy = settings.policy()
+    policy = settings.policy
     if policy.freeze is None and marker is not None and marker.text is not None:
-        policy.freeze = Freeze(marker.text or "no reason given", f"freeze-file {marker.path}")
+        reason = marker.text or "no reason given"
+        return policy.frozen(Freeze(reason, f"freeze-file {marker.path}"))
     return policy
 
 

@@ -399,7 +399,7 @@ def test_it_says_what_the_guard_decides(
     except Refusal:
         assert not verdict.allowed
         return
-    decision = words.settings.policy().decide(name, groups, access)
+    decision = words.settings.policy.decide(name, groups, access)
 
     assert verdict.allowed == isinstance(decision, Grant)
     assert any(line.endswith(f"by {decision.rule}") for line in verdict.lines)

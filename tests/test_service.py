@@ -339,6 +339,20 @@ def test_a_freeze_file_that_is_there_at_start_counts(start: Start) -> None:
     assert "frozen: nobody may push or delete" in running.guard._parts.lines()
 
 
+def test_no_rule_is_compiled_in_the_reactors_thread(start: Start) -> None:
+    """A thousand take long: they are ready when a file was read, and stay through a freeze."""
+    running = start("--freeze-file", "frozen")
+    compiled = running.guard._settings.policy._matcher
+
+    Path("frozen").touch()
+    running.look()
+    assert running.guard._resource.policy._matcher is compiled
+    Path("frozen").unlink()
+    running.changes(START + "# changed")
+    assert running.guard._settings.policy._matcher is not compiled
+    assert running.guard._resource.policy is running.guard._settings.policy
+
+
 def test_of_two_freezes_each_holds_alone(start: Start) -> None:
     """The registry thaws when both are gone."""
     running = start("--freeze-file", "frozen")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -118,11 +119,13 @@ class Unchanged:
 
     ``tags`` are those that the request would set; each must be missing or stand for the same
     manifest already. Where ``deletes`` is a digest, no tag that ``is_immutable`` may stand for it.
-    ``rule`` is where that was said.
+    ``rule`` is where that was said. Unless the user ``may_pull``, what the tags stand for is not to
+    be told.
     """
 
     rule: str
     is_immutable: Fits
+    may_pull: bool
     tags: tuple[str, ...] = ()
     deletes: str | None = None
 
@@ -278,8 +281,14 @@ class Policy:
             assert access.target_without_mount is not None
             target = access.target_without_mount
         if writes and ruling.is_immutable is not None:
-            return self._unchanged(name, access, ruling, ruling.is_immutable, target)
+            return self._unchanged(name, groups, access, ruling, ruling.is_immutable, target)
         return Grant(target, right.rule)
+
+    def frozen(self, freeze: Freeze) -> Policy:
+        """The same, while nobody may push or delete."""
+        policy = copy(self)
+        policy.freeze = freeze
+        return policy
 
     def may_pull(self, name: str, groups: frozenset[str], repository: str) -> bool:
         """Whether a user may pull from a repository, whether there is one or not."""
@@ -301,15 +310,23 @@ class Policy:
         return Denial(message, freeze.rule)
 
     def _unchanged(
-        self, name: str, access: Access, ruling: _Ruling, is_immutable: Fits, target: bytes
+        self,
+        name: str,
+        groups: frozenset[str],
+        access: Access,
+        ruling: _Ruling,
+        is_immutable: Fits,
+        target: bytes,
     ) -> Grant | Denial:
         """The verdict on a write where some tags are immutable."""
         rule = ruling.immutable_rule
+        right = ruling.rights[access.action].rule
+        may_pull = ruling.rights["pull"].who.admits(name, groups)
         tags = tuple(tag for tag in access.tags if is_immutable(tag))
         if access.action == "push":
             if not tags:
-                return Grant(target, ruling.rights["push"].rule)
-            return Grant(target, ruling.rights["push"].rule, Unchanged(rule, is_immutable, tags))
+                return Grant(target, right)
+            return Grant(target, right, Unchanged(rule, is_immutable, may_pull, tags))
         if tags:
             return Denial(
                 f"user {name} may not delete {access.repository}:{tags[0]}: the tag is immutable",
@@ -317,7 +334,7 @@ class Policy:
             )
         if access.endpoint == "manifests" and ":" not in access.reference:
             # OCI end-9: the tag goes, and not what it stood for.
-            return Grant(target, ruling.rights["delete"].rule)
+            return Grant(target, right)
         if access.endpoint == "blobs":
             # Nobody can tell cheaply which layers an immutable tag needs; the registry's own
             # garbage collection can.
@@ -326,11 +343,9 @@ class Policy:
                 "an immutable tag may need it",
                 rule,
             )
-        right = ruling.rights["delete"].rule
-        if access.reference in access.tags:
-            return Grant(target, right)
         # Its tags go with a manifest.
-        return Grant(target, right, Unchanged(rule, is_immutable, deletes=access.reference))
+        deletes = access.reference
+        return Grant(target, right, Unchanged(rule, is_immutable, may_pull, deletes=deletes))
 
     def _denial(self, name: str, groups: frozenset[str], access: Access, ruling: _Ruling) -> Denial:
         right = ruling.rights[access.action]

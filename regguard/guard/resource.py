@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from secrets import token_bytes, token_hex
 from typing import Any, TypeVar
 
@@ -27,8 +28,14 @@ from regguard.auth.interfaces import Throttled, Unauthenticated, Undecided
 from regguard.auth.realm import User
 from regguard.guard.catalog import catalog_page
 from regguard.guard.missing import elsewhere, is_missing, no_such_repository
-from regguard.guard.tags import LARGEST_MANIFEST, Turns, check_deletion, check_tags
-from regguard.relay import BodyTooLong, Relay, UpstreamFailure, read_whole
+from regguard.guard.tags import (
+    LARGEST_MANIFEST,
+    MOST_OCTETS,
+    Turns,
+    check_deletion,
+    check_tags,
+)
+from regguard.relay import Allowance, BodyTooLong, Relay, UpstreamFailure, read_whole
 
 T = TypeVar("T")
 
@@ -63,6 +70,7 @@ class GuardResource:
         self._challenge = answers.challenge(realm)
         self._relay: Relay | None = None
         self._turns = Turns()
+        self._allowance = Allowance(MOST_OCTETS)
         self._key = token_bytes(16)
         self._log = Logger(namespace="regguard.guard")
 
@@ -214,24 +222,29 @@ class GuardResource:
         assert unchanged is not None
         try:
             # Whole before its turn: a slow client must not keep the others waiting.
-            body = await _while_there(request, read_whole(request, LARGEST_MANIFEST))
+            reading = read_whole(request, LARGEST_MANIFEST, self._allowance)
+            body = await _while_there(request, reading)
         except BodyTooLong as error:
             request.answer(answers.error(413, "SIZE_INVALID", str(error)))
             return
-        turn = await _while_there(request, self._turns.take(access.repository))
+        # What is given back when the registry has the write, or nobody will send it.
+        held = ExitStack()
+        held.callback(self._allowance.give_back, len(body))
         try:
+            turn = await _while_there(request, self._turns.take(access.repository))
+            held.callback(turn.end)
             if unchanged.deletes is None:
                 check = check_tags(relay, user.name, access, unchanged, body)
             else:
                 check = check_deletion(relay, user.name, access, unchanged)
             denial = await _while_there(request, check)
             if denial is None:
-                relay.send(request, grant.target, user.name, False, body=body, when_done=turn.end)
+                relay.send(request, grant.target, user.name, False, body=body, when_done=held.close)
             else:
-                turn.end()
+                held.close()
                 self._deny(request, access, denial)
         except BaseException:
-            turn.end()
+            held.close()
             raise
 
     def _not_authenticated(self, failure: Failure, request: Any) -> None:

@@ -20,6 +20,10 @@ from regguard.relay import Relay, Reply, UpstreamFailure
 LARGEST_MANIFEST = 4 * 1024 * 1024
 """Octets of a manifest that are taken: distribution's and OCI's limit."""
 
+MOST_OCTETS = 64 * 1024 * 1024
+"""Octets of manifests that are held at once while the registry is asked: sixteen of the largest,
+thousands of usual ones. On its way to the registry each may stand in memory twice."""
+
 MOST_WAITING = 100
 """Writes that wait for their turn at one repository; nobody pushes so many images at once."""
 
@@ -47,6 +51,7 @@ ACCEPT = b"Accept: " + b", ".join(
 
 _is_digest = re.compile(r"(sha256|sha384|sha512):[0-9a-f]{64,128}").fullmatch
 _is_tag = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}").fullmatch
+_escapes = re.compile(rb"\\u00([0-9A-Fa-f]{2})")
 # The query of the one link that a list of tags may have (distribution, docs/spec/api.md,
 # "Listing Image Tags"); RFC 3986's characters, so nothing in it can end the request line.
 _next_query = re.compile(
@@ -124,15 +129,20 @@ async def check_tags(
 
     :raises UpstreamFailure: when the registry does not tell.
     """
+    ours: dict[str, str] = {}
     for tag in unchanged.tags:
         reply = await _look_up(relay, b"HEAD", user_name, access.repository, tag, limit=0)
         if reply is None:
             continue
         there = _digest_in(reply)
-        if there != _digest_of(body, there):
+        algorithm = there.partition(":")[0]
+        if algorithm not in ours:
+            # Once: there may be thousands of tags, and megabytes to hash.
+            ours[algorithm] = f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+        if there != ours[algorithm]:
             message = (
-                f"user {user_name} may not push {access.repository}:{tag}: "
-                f"the tag is immutable and stands for {there}"
+                f"user {user_name} may not push {access.repository}:{tag}: the tag is immutable "
+                f"and stands for {there if unchanged.may_pull else 'another manifest'}"
             )
             return Denial(message, unchanged.rule)
     return None
@@ -160,17 +170,18 @@ async def check_deletion(
         if reply is None:
             continue
         there = _digest_in(reply)
+        which = f"the immutable tag {tag}" if unchanged.may_pull else "an immutable tag"
         # Another algorithm's digest may name the same manifest.
         if there == access.reference or there.partition(":")[0] != algorithm:
-            return Denial(f"{whose}the immutable tag {tag} stands for it", unchanged.rule)
-        if access.reference.encode("ascii") in reply.body:
-            return Denial(f"{whose}the immutable tag {tag} needs it", unchanged.rule)
+            return Denial(f"{whose}{which} stands for it", unchanged.rule)
+        if access.reference.encode("ascii") in _unescaped(reply.body):
+            return Denial(f"{whose}{which} needs it", unchanged.rule)
     return None
 
 
-def _digest_of(body: bytes, like: str) -> str:
-    algorithm = like.partition(":")[0]
-    return f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}"
+def _unescaped(manifest: bytes) -> bytes:
+    """JSON in which no digest has another spelling than its own."""
+    return _escapes.sub(lambda escape: bytes.fromhex(escape[1].decode("ascii")), manifest)
 
 
 async def _look_up(

@@ -30,10 +30,11 @@ from regguard.relay.headers import Origin
 from regguard.relay.inquiry import Reply
 from regguard.relay.upstream import Upstream, UpstreamFailure
 from regguard.relay.upstreams import Upstreams
-from regguard.relay.whole import BodyTooLong, read_whole
+from regguard.relay.whole import Allowance, BodyTooLong, read_whole
 
 __all__ = [
     "Address",
+    "Allowance",
     "BodyTooLong",
     "Origin",
     "Relay",

@@ -282,6 +282,8 @@ class Exchange(Sending):
             )
             return
         self._started = True
+        # Not to be sent again: a manifest shall not stay for as long as its client reads.
+        self._octets = b""
         self.waiting_since = self._relay.now
         if not self._body_done:
             # An early answer: it counts, and the rest of the body does not.  The connection

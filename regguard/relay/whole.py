@@ -6,6 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from regguard.relay.upstream import UpstreamFailure
+
 
 class BodyTooLong(Exception):
     """A body has more than ``limit`` octets."""
@@ -15,17 +17,44 @@ class BodyTooLong(Exception):
         self.limit = limit
 
 
-def read_whole(request: Any, limit: int) -> Deferred[bytes]:
+class Allowance:
+    """How many octets all bodies that are read whole may hold together.
+
+    What has come counts, not what was announced: who sends nothing takes nothing from others.
+    """
+
+    __slots__ = ("free",)
+
+    def __init__(self, octets: int) -> None:
+        self.free = octets
+
+    def take(self, octets: int) -> bool:
+        """Whether there was room for so many more, which are then to be given back."""
+        if octets > self.free:
+            return False
+        self.free -= octets
+        return True
+
+    def give_back(self, octets: int) -> None:
+        """So many are held no more."""
+        self.free += octets
+
+
+def read_whole(request: Any, limit: int, allowance: Allowance) -> Deferred[bytes]:
     """The body of ``request`` (a ``front.Request``), if it has at most ``limit`` octets.
 
+    Its octets are taken from the ``allowance``; the caller gives them back when the body is of no
+    more use.  Nothing is taken where the Deferred fails.
+
     Sends ``100 Continue`` where that is due; so who must not send its body is to be refused
-    before.  Fails with BodyTooLong: at once, and without the 100, where the length says so.
-    ``request.when_gone`` stays the caller's, who cancels the Deferred by it.
+    before.  Fails with BodyTooLong: at once, and without the 100, where the length says so; and
+    with UpstreamFailure, 503, where the allowance is used up.  ``request.when_gone`` stays the
+    caller's, who cancels the Deferred by it.
     """
     length = request.head.content_length
-    body = WholeBody(request, limit)
+    body = WholeBody(request, limit, allowance)
     if length is not None and length > limit:
-        body.refuse()
+        body.refuse(BodyTooLong(limit))
     else:
         request.send_continue()
         request.receive_body(body)
@@ -35,11 +64,12 @@ def read_whole(request: Any, limit: int) -> Deferred[bytes]:
 class WholeBody:
     """Collects a body; ``read`` fires with it.  It never holds more than ``limit`` octets."""
 
-    __slots__ = ("_collected", "_limit", "_request", "read")
+    __slots__ = ("_allowance", "_collected", "_limit", "_request", "read")
 
-    def __init__(self, request: Any, limit: int) -> None:
+    def __init__(self, request: Any, limit: int, allowance: Allowance) -> None:
         self._request = request
         self._limit = limit
+        self._allowance = allowance
         self._collected = bytearray()
         self.read: Deferred[bytes] = Deferred(self._cancelled)
 
@@ -47,12 +77,17 @@ class WholeBody:
         """Some octets of the body."""
         if self.read.called:
             return  # refused or cancelled: nobody wants the rest
+        why: Exception
         if len(self._collected) + len(data) > self._limit:
-            # The rest stays with the client until somebody answers.
-            self._request.body_producer.pauseProducing()
-            self.refuse()
+            why = BodyTooLong(self._limit)
+        elif not self._allowance.take(len(data)):
+            why = UpstreamFailure(503, "too many manifests are under way")
         else:
             self._collected += data
+            return
+        # The rest stays with the client until somebody answers.
+        self._request.body_producer.pauseProducing()
+        self.refuse(why)
 
     def body_end(self) -> None:
         """The body is whole."""
@@ -61,10 +96,14 @@ class WholeBody:
             self._collected.clear()
             self.read.callback(body)
 
-    def refuse(self) -> None:
-        """It is longer than the limit."""
-        self._collected.clear()
-        self.read.errback(BodyTooLong(self._limit))
+    def refuse(self, why: Exception) -> None:
+        """It is not wanted."""
+        self._drop()
+        self.read.errback(why)
 
     def _cancelled(self, read: Deferred[bytes]) -> None:
+        self._drop()
+
+    def _drop(self) -> None:
+        self._allowance.give_back(len(self._collected))
         self._collected.clear()

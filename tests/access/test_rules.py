@@ -371,7 +371,7 @@ def test_a_manifest_is_deleted_if_no_immutable_tag_stands_for_it(query: str) -> 
     assert granted.target == access(line).target
     assert granted.rule == "delete = valid-user"
     assert granted.unchanged is not None
-    assert granted.unchanged == Unchanged(SAID, granted.unchanged.is_immutable, (), D)
+    assert granted.unchanged == Unchanged(SAID, granted.unchanged.is_immutable, True, (), D)
     assert granted.unchanged.is_immutable("release-2")
 
 

@@ -12,10 +12,11 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
-from regguard.access import Freeze, Policy, Rule
+from regguard.access import Freeze, Policy, Rule, Who
 from regguard.guard import resource
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
+    MOST_OCTETS,
     MOST_PAGES,
     MOST_TAGS,
     MOST_WAITING,
@@ -40,15 +41,8 @@ from tests.guard.world import Guarded, request
 from tests.relay.world import Answer, Peer, read_answers, read_request, refused
 
 RULE = "rules.toml:7: immutable = v*, release-*"
-POLICY = Policy(
-    rules=[
-        Rule(
-            match=("team/**",),
-            immutable=("v*", "release-*"),
-            said={"immutable": "rules.toml:7"},
-        )
-    ]
-)
+SAID = {"immutable": "rules.toml:7"}
+POLICY = Policy(rules=[Rule(("team/**",), immutable=("v*", "release-*"), said=SAID)])
 
 APP = b"/v2/team/app/"
 V1 = APP + b"manifests/v1"
@@ -73,8 +67,9 @@ def questions(guarded: Guarded) -> Questions:
 
 
 def check_no_turns(guarded: Guarded) -> None:
-    """Nobody has a turn or waits for one."""
+    """Nobody has a turn or waits for one, and no manifest is held."""
     assert guarded.guard._turns._queues == {}
+    assert guarded.guard._allowance.free == MOST_OCTETS
 
 
 def put(body: bytes, target: bytes = V1, *lines: bytes) -> bytes:
@@ -451,11 +446,15 @@ def test_d11_what_an_immutable_tag_stands_for_is_not_deleted(
     assert not questions.waiting
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [digest(OLD), digest(OLD).replace(b":", b"\\u003a"), b"\\u0073\\u0068" + digest(OLD)[2:]],
+)
 def test_a_manifest_of_an_immutable_index_is_not_deleted(
-    guarded: Guarded, questions: Questions
+    guarded: Guarded, questions: Questions, spelling: bytes
 ) -> None:
-    """Without it the tag would stand for something that nobody can pull."""
-    index = b'{"schemaVersion":2,"manifests":[{"digest":"' + digest(OLD) + b'"}]}'
+    """In every spelling of JSON: without it the tag would be there, and nobody could pull it."""
+    index = b'{"schemaVersion":2,"manifests":[{"digest":"' + spelling + b'"}]}'
     client = send(guarded, delete(THAT))
     questions.answer(tag_list(["v1"]))
     questions.answer(manifest(index))
@@ -612,6 +611,26 @@ def test_a_slow_body_of_a_deletion_keeps_nobody_waiting(
     assert guarded.answer_of(slow, b"DELETE").status == 202
 
 
+def test_who_may_not_pull_is_not_told_what_a_tag_stands_for(logged: list[Any]) -> None:
+    """HEAD of the tag would be refused; a push or a deletion must not tell in its stead."""
+    rule = Rule(("team/**",), pull=Who.parse("nobody"), immutable=("v*", "release-*"), said=SAID)
+    guarded = Guarded(Policy(rules=[rule]))
+    questions = Questions(guarded)
+    client = send(guarded, put(NEW))
+    questions.answer(stands_for(digest(OLD)))
+    pushed = guarded.answer_of(client, b"PUT")
+    client = send(guarded, delete(THAT))
+    questions.answer(tag_list(["v2"]))
+    questions.answer(manifest(OLD))
+    deleted = guarded.answer_of(client, b"DELETE")
+
+    check_denied(pushed, "team/app:v1: the tag is immutable and stands for another manifest")
+    assert digest(OLD) not in pushed.body
+    check_denied(deleted, "an immutable tag stands for it")
+    assert b"v2" not in deleted.body
+    guarded.world.close()
+
+
 # -- turns -----------------------------------------------------------------------------------
 
 
@@ -704,6 +723,8 @@ def test_an_answer_that_nobody_reads_keeps_nobody_waiting(
     questions.next()
     length = 10_000_000
     questions.peer.send(b"HTTP/1.1 400 X\r\nContent-Length: %d\r\n\r\n" % length + bytes(200_000))
+    [reading] = [each for each in guarded.world.relay.exchanges if "streaming" in repr(each)]
+    assert reading._octets == b""  # nor does its manifest stay
 
     questions.answer(MISSING)
     check_written(guarded, questions, second, NEW)
@@ -809,6 +830,26 @@ def test_too_many_writes_are_put_off(guarded: Guarded, questions: Questions) -> 
     for client in clients:
         questions.answer(MISSING)
         check_written(guarded, questions, client, NEW)
+
+
+def test_h03_too_many_manifests_at_once_are_put_off(guarded: Guarded, questions: Questions) -> None:
+    """503 with Retry-After while as much as may be is held: read, waiting, or on its way."""
+    body = bytes(LARGEST_MANIFEST)
+    count = MOST_OCTETS // LARGEST_MANIFEST
+    clients = [send(guarded, put(body)) for _ in range(count)]
+    late = guarded.ask(put(NEW))
+    check_failed(late, 503)
+    assert late[b"retry-after"] == b"5"
+    questions.answer(MISSING)
+    check_failed(guarded.ask(put(NEW)), 503)
+    check_written(guarded, questions, clients[0], body)
+    last = send(guarded, put(NEW))
+    for client in clients[1:]:
+        questions.answer(stands_for(digest(body)))
+        check_written(guarded, questions, client, body)
+    questions.answer(stands_for(digest(body)))
+
+    check_denied(guarded.answer_of(last, b"PUT"))
 
 
 def test_when_regguard_stops_everybody_is_answered(guarded: Guarded, questions: Questions) -> None:

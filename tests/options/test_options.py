@@ -355,23 +355,27 @@ def test_a_bad_line_of_the_file_is_refused_in_one_line(toml: str, text: str) -> 
 
 
 @pytest.mark.parametrize(
-    "toml", ["realm = ", 'realm = "a"\nrealm = "b"', "realm", "\0", "a = '\udcff'"]
+    ("toml", "line"),
+    [
+        ("realm = ", ""),
+        ("\n\nrealm = \n", ":3"),
+        ('realm = "a"\nrealm = "b"', ""),
+        ('realm = "a"\nrealm = "b"\n', ":2"),
+        ("realm", ""),
+        ("\0", ":1"),
+        ("a = '(at line 7, column 1)'\n\n!", ":3"),
+    ],
 )
-def test_what_is_no_toml_is_refused_in_one_line(toml: str) -> None:
-    """With the reason of Python's own reader."""
-    assert complaint(*TLS, file=toml).startswith("regguard.toml: is no TOML: ")
-
-
-def test_a_mistake_in_toml_has_its_line() -> None:
-    """So that it can be found."""
-    assert "line 3" in complaint(*TLS, file="\n\nrealm = \n")
+def test_what_is_no_toml_is_refused_in_one_line(toml: str, line: str) -> None:
+    """With the reason of Python's own reader, and the line unless the file ended too early."""
+    assert complaint(*TLS, file=toml).startswith(f"regguard.toml{line}: is no TOML: ")
 
 
 def test_a_file_that_is_no_utf_8_is_refused() -> None:
     """In one line, too."""
-    Path("x.toml").write_bytes(b"realm = '\xff'")
+    Path("x.toml").write_bytes(b"\n# one\nrealm = '\xff'\n")
 
-    assert complaint("--config", "x.toml").startswith("x.toml: is no TOML: ")
+    assert complaint("--config", "x.toml").startswith("x.toml:3: is no TOML: ")
 
 
 def test_a_file_that_cannot_be_read_is_refused() -> None:
@@ -464,7 +468,7 @@ def test_a_freeze_needs_a_reason() -> None:
 
 def decided(found: Settings, method: bytes, path: bytes) -> str:
     """The rule by which ann, who is in no group, may do this, or may not."""
-    verdict = found.policy().decide("ann", frozenset(), parse_access(method, path))
+    verdict = found.policy.decide("ann", frozenset(), parse_access(method, path))
     return f"{'may' if isinstance(verdict, Grant) else 'may not'} by {verdict.rule}"
 
 
@@ -490,7 +494,7 @@ def test_a_policy_has_all_the_words() -> None:
     found = settings(
         *TLS, "--pull", "user:ann", "--delete", "nobody", "--catalog", "user:bob", file=RULES
     )
-    policy = found.policy()
+    policy = found.policy
 
     assert (policy.pull, policy.push, policy.delete, policy.catalog) == (
         *(found.pull, found.push, found.delete, found.catalog),
@@ -503,9 +507,9 @@ def test_a_policy_has_all_the_words() -> None:
         "may not by regguard.toml:6: pull = nobody"
     )
     assert (policy.hides, policy.freeze) == (True, None)
-    assert settings(*TLS, "--hide").policy().hides
-    assert not settings(*TLS).policy().hides
-    freeze = settings(*TLS, "--freeze", "moving").policy().freeze
+    assert settings(*TLS, "--hide").policy.hides
+    assert not settings(*TLS).policy.hides
+    freeze = settings(*TLS, "--freeze", "moving").policy.freeze
     assert freeze == Freeze("moving", "command line: freeze")
 
 

@@ -11,11 +11,12 @@ from twisted.python.failure import Failure
 
 from regguard import answers
 from regguard.front import BodySink
-from regguard.relay import BodyTooLong, read_whole
+from regguard.relay import Allowance, BodyTooLong, UpstreamFailure, read_whole
 from regguard.relay.whole import WholeBody
 from tests.relay.world import World, read_answer, read_answers, read_request
 
 LIMIT = 100_000
+TOGETHER = 250_000
 MANIFEST = b"/v2/a/manifests/1"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
@@ -44,23 +45,27 @@ class Reader:
         self.failures: list[Any] = []
         self.reading: Deferred[Any] | None = None
         self.held: Any = None
+        self.allowance = Allowance(TOGETHER)
 
     def render(self, request: Any) -> None:
         request.user_name = "alice"
         if request.head.method == b"GET":
             request.answer(answers.welcome())
             return
-        self.reading = reading = read_whole(request, LIMIT)
+        self.reading = reading = read_whole(request, LIMIT, self.allowance)
         request.when_gone = lambda _: reading.cancel()
         self.reading.addCallbacks(self._go_on, self._stop, (request,), {}, (request,))
 
     def _go_on(self, body: bytes, request: Any) -> None:
         self.read.append(body)
+        self.allowance.give_back(len(body))
         self.relay.send(request, request.head.target, "alice", False, body=body)
 
     def _stop(self, failure: Failure, request: Any) -> None:
         self.failures.append(failure.value)
-        if failure.check(BodyTooLong) and self.held is None:
+        if failure.check(UpstreamFailure):
+            self.relay.on_failure(request, failure.value)
+        elif failure.check(BodyTooLong) and self.held is None:
             request.answer(answers.error(413, "SIZE_INVALID", failure.getErrorMessage()))
         self.held = request
 
@@ -77,11 +82,12 @@ def world(logged: list[Any], reader: Reader) -> Iterator[World]:
     reader.relay = world.relay
     yield world
     world.close()
+    assert reader.allowance.free == TOGETHER
 
 
 def test_a_whole_body_is_a_sink() -> None:
     """As the door wants it."""
-    sink: BodySink = WholeBody(None, 1)
+    sink: BodySink = WholeBody(None, 1, Allowance(1))
 
     assert callable(sink.body_data)
     assert callable(sink.body_end)
@@ -290,6 +296,30 @@ def test_the_rest_of_a_refused_read_is_dropped(world: World, reader: Reader) -> 
     assert reader.read == []
     assert in_memory(world) == 0
     reader.held.abort()
+
+
+# -- too many --------------------------------------------------------------------------------
+
+
+def test_h03_all_bodies_together_have_an_allowance(world: World, reader: Reader) -> None:
+    """Whose octets are too many gets 503; what was only announced takes nothing from anybody."""
+    clients = [world.client() for _ in range(5)]
+    for client in clients:
+        client.send(put(b"Content-Length: %d" % LIMIT))
+    for client in clients[:2]:
+        client.send(bytes(LIMIT - 1))
+    clients[2].send(bytes(TOGETHER - 2 * LIMIT + 2))
+    assert reader.allowance.free == in_memory(world) - TOGETHER == 0
+    clients[3].send(b"x")
+    assert read_answer(clients[3].take(), b"PUT").status == 503
+    clients[2].reset()
+    clients[4].send(bytes(LIMIT // 2))
+    clients[0].send(b"x")
+    clients[4].send(bytes(LIMIT // 2))
+
+    assert [len(body) for body in reader.read] == [LIMIT, LIMIT]
+    assert in_memory(world) == LIMIT - 1
+    clients[1].reset()
 
 
 # -- endings ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from regguard.front.channel import Channel
 from regguard.front.request import Request
+from regguard.transport import was_reset
 
 TICK = 1.0
 """Seconds between looks at the deadlines.  One pass over all channels costs less than setting
@@ -80,6 +81,8 @@ class Site(Factory):
         self.now = now = self.clock.seconds()
         for channel in [c for c in self.channels if min(c.deadline, c.send_deadline) <= now]:
             channel.deadline_passed()
+        for channel in [c for c in self.channels if c.unwatched and was_reset(c.transport)]:
+            channel.lost_unwatched()
 
     def ended(self, request: Request) -> None:
         """A request came to an end; a log that fails costs nobody an answer."""

@@ -6,6 +6,8 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
+``reset``
+    whether a connection that nobody reads was reset by the other side;
 ``tls``
     an accepted TCP connection whose octets go through OpenSSL on the socket itself.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from regguard.transport.contract import StreamTransport
 from regguard.transport.eager import writer_for
+from regguard.transport.reset import was_reset
 from regguard.transport.tls import TLSServer, tls_transport
 
-__all__ = ["StreamTransport", "TLSServer", "tls_transport", "writer_for"]
+__all__ = ["StreamTransport", "TLSServer", "tls_transport", "was_reset", "writer_for"]

@@ -173,8 +173,17 @@ health: {{storagedriver: {{enabled: false}}}}
         )
         self._program.wait_until("the registry to listen", lambda: accepts(self.port))
 
-    def stop(self) -> None:
-        self._program.stop()
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self._program.stop(number)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Registry]:
+        """Up from here on; whatever happens to it meanwhile, it is stopped at the end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
 
 
 @dataclass(frozen=True)

@@ -441,11 +441,8 @@ def open_files(guard: Guard) -> int:
 @pytest.fixture
 def upstreams(tmp_path: Path) -> Iterator[list[RealUpstream | ScriptedUpstream]]:
     """A real registry and a scripted one."""
-    registry = Registry(tmp_path / "registry")
-    registry.start()
-    with ScriptedUpstream() as scripted:
+    with Registry(tmp_path / "registry").running() as registry, ScriptedUpstream() as scripted:
         yield [RealUpstream(registry), scripted]
-    registry.stop()
 
 
 def test_g11_i06_i10_no_cut_transfer_looks_whole(

@@ -1,7 +1,8 @@
 """The registry restarts in the middle of an engine's push; the guard runs on.
 
-What each engine does then is its own: dockerd sends a layer up to five times, podman a whole
-push up to four times, ctr nothing more than once.
+What an engine does then is its own: dockerd sends a layer up to five times.  podman 4.3 tries
+again where connections are refused or reset, but takes a 502 for the last word, as ctr 1.6 takes
+every failure: their next call has to end well.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ AWAY = 1.0
 
 
 @pytest.mark.parametrize(
-    ("kind", "tries_again"),
+    ("kind", "has_to_try_again"),
     [
         pytest.param(Docker, True, id="dockerd"),
-        pytest.param(Podman, True, id="podman"),
+        pytest.param(Podman, False, id="podman"),
         pytest.param(Containerd, False, id="containerd"),
     ],
 )
@@ -39,9 +40,9 @@ def test_i12_push_survives_a_restart_of_the_registry(
     ground: Ground,
     tmp_path_factory: pytest.TempPathFactory,
     kind: type[Docker] | type[Podman] | type[Containerd],
-    tries_again: bool,
+    has_to_try_again: bool,
 ) -> None:
-    """An engine that tries again ends well; one that does not says so, and the next call does."""
+    """dockerd's own retry ends well; an engine that gives up says so, and its next call does."""
     with (
         Registry(tmp_path_factory.mktemp("registry")).running() as registry,
         FaultProxy(registry.port) as line,
@@ -79,8 +80,8 @@ def test_i12_push_survives_a_restart_of_the_registry(
                 f"\n{kind.__name__}: registry killed {cut_after:.1f} s into the push, "
                 f"back {AWAY:.0f} s later; push ended after {took:.1f} s: {complaint or 'well'}"
             )
-            assert (complaint == "") == tries_again
             if complaint:
+                assert not has_to_try_again
                 assert push() == ""
 
             engine.login(*ground.reader)

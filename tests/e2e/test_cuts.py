@@ -156,11 +156,10 @@ class Lane:
             cut_at = front.cut_at if case.place == "line" else client.left_at if client else 0.0
             outcome = Outcome(case, cut_at > 0, said, detail=detail)
             if outcome.is_cut:
-                self._look_behind(outcome, back, cut_at)
+                self._look_behind(outcome, target, back, cut_at)
         if outcome.said == "broken" and not outcome.is_cut:
             outcome.said = "refused"
-        for passage in back.passages:
-            self._check_push(outcome, passage)
+        self._check_pushes(outcome, back)
         return outcome
 
     def _request(self, client: Client, case: Case, target: str) -> bytes:
@@ -184,9 +183,10 @@ class Lane:
             return "broken", answer.start
         return ("whole" if _digest(answer.body) == case.blob.digest else "wrong"), answer.start
 
-    def _look_behind(self, outcome: Outcome, back: Armed, cut_at: float) -> None:
+    def _look_behind(self, outcome: Outcome, target: str, back: Armed, cut_at: float) -> None:
         """How the guard told the upstream that the client went."""
-        passages = [passage for passage in back.passages if passage.up]
+        # Others may still come from the transfer before this one.
+        passages = [p for p in back.passages if target.encode() in p.up[:4_096]]
         deadline = cut_at + AT_ONCE
         while True:
             open_ones = [
@@ -203,13 +203,18 @@ class Lane:
                 outcome.other_side = "ended" if how else "late"
                 outcome.detail += f"; upstream: {how or 'nothing'}"
 
-    def _check_push(self, outcome: Outcome, passage: Passage) -> None:
-        """Whatever looks like a whole push to the upstream has to be one."""
-        if outcome.case.flow == "push" and passage.up.startswith(b"PUT "):
-            with contextlib.suppress(Broken):
-                if read_request(Octets(octets=passage.up)).body != outcome.case.blob.octets:
-                    outcome.said = "wrong"
-                    outcome.detail += "; the upstream took part of it for the whole"
+    def _check_pushes(self, outcome: Outcome, back: Armed) -> None:
+        """Whatever looks like a whole push to the upstream has to be one.
+
+        Also one that comes late, from a client that went before the guard had a connection.
+        """
+        for passage in back.passages:
+            if passage.up.startswith(b"PUT "):
+                with contextlib.suppress(Broken):
+                    push = read_request(Octets(octets=passage.up))
+                    if _digest(push.body) != push.target.partition("digest=")[2]:
+                        outcome.said = "wrong"
+                        outcome.detail += f"; {len(push.body)} octets upstream for {push.target}"
 
 
 def _faults(case: Case, cuts: bool = True, takes: float = 0.0) -> Faults:

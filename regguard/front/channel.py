@@ -223,6 +223,16 @@ class Channel(Protocol):
         else:
             self.send_deadline = now + SEND_LOOK
 
+    @property
+    def unwatched(self) -> bool:
+        """Whether a request is under way and nothing is read: the reactor tells of no reset."""
+        return self.request is not None and not self._reading
+
+    def lost_unwatched(self) -> None:
+        """A look at the socket has shown that the client went."""
+        self._gone("client went away")
+        self.abort()
+
     def drain(self) -> None:
         """End the connection after the current request."""
         self._closing = True

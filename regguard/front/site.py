@@ -17,6 +17,7 @@ from regguard.addresses import TrustedProxies, host_of
 from regguard.front.admission import Admission
 from regguard.front.channel import Channel
 from regguard.front.request import Request
+from regguard.transport import was_reset
 
 TICK = 1.0
 """Seconds between looks at the deadlines.  One pass over all channels costs less than setting
@@ -110,6 +111,8 @@ class Site(Factory):
         self.now = now = self.clock.seconds()
         for channel in [c for c in self.channels if min(c.deadline, c.send_deadline) <= now]:
             channel.deadline_passed()
+        for channel in [c for c in self.channels if c.unwatched and was_reset(c.transport)]:
+            channel.lost_unwatched()
 
     def ended(self, request: Request) -> None:
         """A request came to an end; a log that fails costs nobody an answer."""

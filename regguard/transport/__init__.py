@@ -6,6 +6,8 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
+``reset``
+    whether a connection that nobody reads was reset by the other side;
 ``tls``
     an accepted TCP connection whose octets go through OpenSSL on the socket itself;
 ``proxied``
@@ -20,6 +22,7 @@ from regguard.transport.accepting import bound_accepts
 from regguard.transport.contract import StreamTransport
 from regguard.transport.eager import unsent_by, writer_for
 from regguard.transport.proxied import proxied_transport
+from regguard.transport.reset import was_reset
 from regguard.transport.tls import TLSServer, tls_transport
 
 __all__ = [
@@ -29,5 +32,6 @@ __all__ = [
     "proxied_transport",
     "tls_transport",
     "unsent_by",
+    "was_reset",
     "writer_for",
 ]

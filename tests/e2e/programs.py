@@ -225,6 +225,15 @@ health: {{storagedriver: {{enabled: false}}}}
     def stop(self, number: int = signal.SIGTERM) -> None:
         self._program.stop(number)
 
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Registry]:
+        """Up from here on; whatever happens to it meanwhile, it is stopped at the end."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
 
 @dataclass(frozen=True)
 class Ground:

@@ -53,7 +53,7 @@ from regguard.front.certificates import (
 from regguard.front.certificates import load as load_certificate
 from regguard.front.listening import listen, takes_tls_on_socket
 from regguard.guard import GuardResource
-from regguard.ops import AccessLog, LogFile
+from regguard.ops import AccessLog, LogFile, never_wait_for
 from regguard.options import POLICY_FIELDS, Settings
 from regguard.relay import Origin, Relay, Upstream
 from regguard.relay.headers import origin_of
@@ -446,6 +446,8 @@ class Guard(MultiService):
     def startService(self) -> None:
         """Open the log and listen; ends the program with one line where that fails."""
         settings = self._parts.settings
+        for descriptor in (1, 2):
+            never_wait_for(descriptor)
         try:
             self._log_file = LogFile(settings.access_log)
         except OSError as error:

@@ -104,7 +104,7 @@ def test_f02_names_are_one_word_whoever_claims_them(logging: Stage) -> None:
     assert max(map(len, new)) < 4096
 
 
-def test_f03_secrets_in_urls_are_not_logged(logging: Stage) -> None:
+def test_f03_a26_secrets_in_urls_are_not_logged(logging: Stage) -> None:
     """Who has an upload's signed state can go on with the upload."""
     state, token, password = (secret(f"f03-{kind}") for kind in ("state", "token", "userinfo"))
     upload = b"/v2/team/app/blobs/uploads/12345678-1234-1234-1234-123456789012"
@@ -125,6 +125,11 @@ def test_f03_secrets_in_urls_are_not_logged(logging: Stage) -> None:
     (line,) = lines_with(logging, "mark-f03")
     assert b"_state=..." in line
     assert b"access_token=..." in line
+    # A26: a URL as the target is refused, and logged without its password.
+    url = f"http://u:{password}@h/mark-url".encode()
+    (answer,) = logging.ask(head(CLOSE, method=b"GET", target=url))
+    assert answer.status == 400
+    assert "//...@h/mark-url" in logging.guard.wait_for_line("mark-url")
     assert b"f03-" not in log_of(logging).replace(b"mark-f03", b"")
 
 

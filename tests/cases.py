@@ -1,7 +1,8 @@
 """The cases of bad input, faults and attacks, by group and number, and what holds each of them.
 
-A case is held by the tests that bear its number: in their names (``test_a01_a02_...``) or in the
-names of their parameters (``[tls-a01-...]``).  ``python -m tests.cases`` prints the table.
+A case is held by the tests that bear its number: at the front of their names
+(``test_a01_a02_...``) or in the names of their parameters (``[tls-a01-...]``).
+``python -m tests.cases`` prints the table, with ``--tests`` the tests, too.
 
 - A: framing and smuggling
 - B: hop-by-hop and identity headers
@@ -58,8 +59,10 @@ BEING_BUILT = {
     "H07": "budgets: 100 MB in chunks of one octet",
     "H08": "budgets: 50,000 connections that are reset",
     "H10": "budgets: 200 transfers of 1 GB in 128 MB",
+    "H11": "budgets: refusals in 50 ms while the registry hangs (503 beyond 1000 already)",
     "H12": "budgets: a thousand ranges",
     "I02": "faults: a black hole, through real sockets (in memory already)",
+    "I10": "faults: an upload goes on where it was cut (that it is cut already)",
     "I12": "faults: the registry is restarted in an upload",
     "I14": "daemon: 100 transfers, the limit, and a second SIGTERM (the draining itself already)",
     "I16": "daemon: SIGHUP with a broken configuration or certificate (htpasswd already)",
@@ -77,8 +80,8 @@ BEING_BUILT = {
 }
 """What others build now: to be emptied as their tests come in."""
 
-_NODE = re.compile(r"(tests/\S+\.py)::(?:\w+::)*(test_\w+)(?:\[(.*)\])?")
-_IN_NAME = re.compile(r"(?<=_)[a-i][0-9]{2}(?=_|\Z)")
+_NODE = re.compile(r"(tests/\S+\.py)::(?:\w+::)*test((?:_[a-i][0-9]{2}|_to)*)(_\w+)?(?:\[(.*)\])?")
+_IN_NAME = re.compile(r"[a-i][0-9]{2}")
 _IN_PARAMETERS = re.compile(r"(?:(?<=-)|^)[a-i][0-9]{2}(?=-|\Z)")
 
 
@@ -100,9 +103,9 @@ def held_by(nodes: Iterable[str]) -> dict[str, list[str]]:
     for node in nodes:
         match = _NODE.fullmatch(node)
         if match is not None:
-            file, name, parameters = match.groups()
-            for number in (*_IN_NAME.findall(name), *_IN_PARAMETERS.findall(parameters or "")):
-                found[number.upper()].add(f"{file}::{name}")
+            file, numbers, words, parameters = match.groups()
+            for number in (*_IN_NAME.findall(numbers), *_IN_PARAMETERS.findall(parameters or "")):
+                found[number.upper()].add(f"{file}::test{numbers}{words or ''}")
     return {case: sorted(tests) for case, tests in sorted(found.items())}
 
 

@@ -31,7 +31,7 @@ def test_what_holds_a_case_bears_its_number() -> None:
             "tests/e2e/test_x.py::test_b01_to_b04_a_range[tls-whole-b03]",
             "tests/e2e/test_x.py::TestX::test_h11_is_in_a_class[c010-xc01-f1]",
             "tests/e2e/test_x.py::test_h11",
-            "tests/e2e/test_x.py::test_the_da39_hash",
+            "tests/e2e/test_x.py::test_as_h11_reads_them",
             "5 tests collected",
         ]
     ) == {

@@ -140,7 +140,7 @@ def test_plugin_is_import_light(tmp_path: Path) -> None:
 
 
 def test_i15_f01_unit_waits_for_the_drain_and_leaves_no_core() -> None:
-    """systemd must not kill a draining guard, nor keep its passwords, nor forbid OpenSSL's needs."""
+    """Nor does systemd forbid what pyOpenSSL needs."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(ROOT / "systemd" / "regguard.service")

@@ -63,7 +63,7 @@ def test_a01_to_a34_a_malformed_request_is_refused(
 
 
 def test_a01_to_a34_every_refusal_is_one_line_of_the_log(ground: Ground, tmp_path: Path) -> None:
-    """The second word of what an attacker sends is no request, in the log as on the wire."""
+    """What stands behind what is refused is no request, in the log as on the wire."""
     with staging(ground, tmp_path / "guard", secure=False) as stage:
         for case in MALFORMED:
             stage.talk(stage.as_pusher(case.octets + NEXT))

@@ -55,7 +55,7 @@ from regguard.front.certificates import (
 from regguard.front.certificates import load as load_certificate
 from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
-from regguard.ops import AccessLog, LogFile
+from regguard.ops import AccessLog, LogFile, never_wait_for
 from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
 from regguard.relay import Address, Origin, Relay, Upstream, Upstreams, endpoint_for
 from regguard.relay.exchange import MAX_EXCHANGES
@@ -463,6 +463,8 @@ class Guard(MultiService):
     def startService(self) -> None:
         """Open the log and listen; ends the program with one line where that fails."""
         settings = self._parts.settings
+        for descriptor in (1, 2):
+            never_wait_for(descriptor)
         try:
             self._log_file = LogFile(settings.access_log)
         except OSError as error:

@@ -139,8 +139,8 @@ def test_plugin_is_import_light(tmp_path: Path) -> None:
         assert name not in loaded
 
 
-def test_unit_waits_for_the_drain_and_allows_openssl_its_callbacks() -> None:
-    """systemd must not kill a draining guard, nor forbid what pyOpenSSL needs."""
+def test_i15_f01_unit_waits_for_the_drain_and_leaves_no_core() -> None:
+    """Nor does systemd forbid what pyOpenSSL needs."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(ROOT / "systemd" / "regguard.service")
@@ -149,6 +149,8 @@ def test_unit_waits_for_the_drain_and_allows_openssl_its_callbacks() -> None:
     # --drain-timeout is 900 s unless told otherwise.
     assert int(service["TimeoutStopSec"]) > 900
     assert "--log-format=text regguard --config " in service["ExecStart"]
+    assert service["LimitCORE"] == "0"
+    # pyOpenSSL's callbacks need a writable, executable page.
     assert "MemoryDenyWriteExecute" not in service
 
 

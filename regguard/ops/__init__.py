@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from regguard.ops.access_log import FORMATS, AccessLog, LogFile
+from regguard.ops.access_log import FORMATS, AccessLog, LogFile, never_wait_for
 
-__all__ = ["FORMATS", "AccessLog", "LogFile"]
+__all__ = ["FORMATS", "AccessLog", "LogFile", "never_wait_for"]

@@ -16,6 +16,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.logger import Logger
@@ -90,6 +91,26 @@ class LogFile:
         """Close the file; standard output stays open."""
         if self.path != "-":
             os.close(self._descriptor)
+
+
+def never_wait_for(descriptor: int) -> None:
+    """Make writes fail where a reader has stopped, instead of the whole daemon (case F05).
+
+    For standard output and error: Twisted's log writes there in the reactor's thread, and a
+    refused log-in is enough to make it write.  A pipe is opened anew, because the flag belongs
+    to everybody who shares its opening, a shell's other programs for instance; where that is not
+    allowed, and for a socket (the journal's), the flag is set on what is there.  Files and
+    terminals stay as they are.
+    """
+    with suppress(OSError):  # a daemon may have no standard error
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISFIFO(mode):
+            with suppress(OSError):
+                anew = os.open(f"/dev/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK)
+                os.dup2(anew, descriptor)
+                os.close(anew)
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            os.set_blocking(descriptor, False)
 
 
 class AccessLog:

@@ -10,7 +10,9 @@ import pytest
 
 from tests.certificates import Authority, rsa_key
 from tests.e2e.programs import Ground, Guard, Registry, StartGuard
+from tests.e2e.recorder import ok
 from tests.e2e.slapd import Slapd
+from tests.e2e.stage import Stage, staging
 
 # The cheapest that ``htpasswd -B`` makes by itself.
 BCRYPT_COST = 5
@@ -92,3 +94,21 @@ def start_guard(ground: Ground, tmp_path: Path) -> Iterator[StartGuard]:
     yield start
     for guard in started:
         guard.stop()
+
+
+@pytest.fixture(scope="session", params=["tls", "plain"])
+def _shared_stage(
+    request: pytest.FixtureRequest, ground: Ground, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp(f"stage-{request.param}")
+    with staging(ground, folder, secure=request.param == "tls") as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(_shared_stage: Stage) -> Iterator[Stage]:
+    """A guard before a recorder, with TLS and without: nothing recorded yet, and no fault after."""
+    _shared_stage.recorder.answer = ok
+    _shared_stage.recorder.forget()
+    yield _shared_stage
+    _shared_stage.check()

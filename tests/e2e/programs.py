@@ -288,7 +288,7 @@ class Guard:
         self._looked_at = 0
         folder.mkdir(parents=True, exist_ok=True)
         rest = list(words)
-        if "--tls-cert" not in rest and "--no-tls" not in rest:
+        if not {"--tls-cert", "--no-tls"} & set(rest):
             rest += ["--tls-cert", str(ground.certificate)]
         if "--auth" not in rest:
             rest += ["--htpasswd", str(ground.htpasswd)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
 import re
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from zope.interface import implementer
 
 from regguard.http1 import RequestHead, parse_request_head
-from regguard.ops import FORMATS, AccessLog, LogFile
+from regguard.ops import FORMATS, AccessLog, LogFile, never_wait_for
 from regguard.ops.access_log import FLUSH_DELAY, FLUSH_LINES, MAX_TEXT
 
 # Apache: LogFormat "%h %l %u %t \"%r\" %>s %b", what its docs say that combined and combinedio
@@ -482,3 +484,35 @@ def test_f06_a_short_write_to_a_file_is_finished(
     file.close()
 
     assert (tmp_path / "access.log").read_bytes() == b"first line\nsecond line\n"
+
+
+def test_f05_a_pipe_is_made_to_fail_for_us_alone() -> None:
+    """Others who hold it, a shell's other programs for instance, may wait for its reader."""
+    reading, writing = os.pipe()
+    shared = os.dup(writing)
+    never_wait_for(writing)
+
+    assert os.get_blocking(shared)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
+    with pytest.raises(BlockingIOError):
+        os.write(writing, b"x" * 4096)
+    assert os.read(reading, 10) == b"x" * 10
+    for descriptor in (reading, writing, shared):
+        os.close(descriptor)
+
+
+def test_f05_a_socket_is_made_to_fail(tmp_path: Path) -> None:
+    """The journal's; a file stays as it is, and what is closed is no error."""
+    ours, journal = socket.socketpair()
+    never_wait_for(ours.fileno())
+    with (tmp_path / "log").open("wb") as file:
+        never_wait_for(file.fileno())
+        assert os.get_blocking(file.fileno())
+    number = ours.fileno()
+
+    assert not os.get_blocking(number)
+    ours.close()
+    journal.close()
+    never_wait_for(number)

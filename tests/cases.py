@@ -1,0 +1,148 @@
+"""The cases of bad input, faults and attacks, by group and number, and what holds each of them.
+
+A case is held by the tests that bear its number: at the front of their names
+(``test_a01_a02_...``) or in the names of their parameters (``[tls-a01-...]``).
+``python -m tests.cases`` prints the table, with ``--tests`` the tests, too.
+
+- A: framing and smuggling
+- B: hop-by-hop and identity headers
+- C: paths
+- D: what the registry would do for whom
+- E: authentication
+- F: logs and secrets
+- G: TLS
+- H: exhaustion
+- I: faults
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+GROUPS = {"A": 39, "B": 10, "C": 15, "D": 25, "E": 20, "F": 6, "G": 12, "H": 13, "I": 28}
+CASES = [f"{group}{n:02d}" for group, count in GROUPS.items() for n in range(1, count + 1)]
+
+NOT_HELD: dict[str, str] = {}
+"""Cases that do not hold, and why not.  README's part on limits says the same."""
+
+EXCEPT = {
+    "A07": "there is no limit for a body but the registry's own (4 MiB for manifests); 413 where "
+    "a manifest has to be read whole because its tag is immutable",
+    "A16": "obs-text is taken in logged fields, too, and escaped in the log (F02)",
+    "F05": "lines of the access log that are lost are counted, the daemon's own words are not",
+    "G02": "once for each connection: a client of OpenSSL gives up when it is refused",
+    "G05": "a Host that differs from the server name is no 421: neither gives any right, and Host "
+    "decides only where Location leads; --public-url pins it",
+    "G06": "in TLS 1.3 OpenSSL sends two tickets that resume nothing: pyOpenSSL has no "
+    "SSL_CTX_set_num_tickets",
+    "I13": "there is no readiness to be false before there is an admin endpoint",
+}
+"""Cases that hold but for a part of them, and why not that."""
+
+BEING_BUILT = {
+    "B07": "trusted proxies: X-Forwarded-For from right to left",
+    "D20": "upstreams: Location with a foreign scheme or CR/LF is 502",
+    "F06": "daemon: the access log is opened anew on SIGHUP",
+    "G07": "daemon: client certificates",
+    "G08": "daemon: certificates change on SIGHUP, a bad pair changes nothing (a bad one at the "
+    "start is refused already)",
+    "G09": "daemon: a key that everybody may read is refused",
+    "G12": "upstreams: a bad name, CA or date of the registry's certificate is 502",
+    "H02": "budgets: 500 B/s after a grace (silence for 60 s is cut already)",
+    "H05": "budgets: caps in all and by network, 10,000 idle connections (idle ones are closed "
+    "after 60 s already)",
+    "H06": "budgets: NOFILE=256 and 1000 connections",
+    "H07": "budgets: 100 MB in chunks of one octet",
+    "H08": "budgets: 50,000 connections that are reset",
+    "H10": "budgets: 200 transfers of 1 GB in 128 MB",
+    "H11": "budgets: refusals in 50 ms while the registry hangs (503 beyond 1000 already)",
+    "H12": "budgets: a thousand ranges",
+    "I02": "faults: a black hole, through real sockets (in memory already)",
+    "I10": "faults: an upload goes on where it was cut (that it is cut already)",
+    "I12": "faults: the registry is restarted in an upload",
+    "I14": "daemon: 100 transfers, the limit, and a second SIGTERM (the draining itself already)",
+    "I16": "daemon: SIGHUP with a broken configuration or certificate (htpasswd already)",
+    "I17": "daemon: 100 SIGHUPs under load",
+    "I18": "daemon: socket activation",
+    "I19": "daemon: kill -9",
+    "I20": "daemon: SIGSTOP for 30 s, watchdog",
+    "I21": "faults: the wall clock jumps a day",
+    "I22": "upstreams: names that resolve slowly or not at all",
+    "I23": "faults: /tmp is full or read-only",
+    "I24": "faults: latency, jitter, loss and slicing on both sides (a GiB already)",
+    "I25": "faults: whole blobs of these sizes (their lengths already)",
+    "I26": "faults: 10,000 closes at the moment of reuse (in memory already)",
+    "I28": "faults: 24 hours",
+}
+"""What others build now: to be emptied as their tests come in."""
+
+_NODE = re.compile(r"(tests/\S+\.py)::(?:\w+::)*test((?:_[a-i][0-9]{2}|_to)*)(_\w+)?(?:\[(.*)\])?")
+_IN_NAME = re.compile(r"[a-i][0-9]{2}")
+_IN_PARAMETERS = re.compile(r"(?:(?<=-)|^)[a-i][0-9]{2}(?=-|\Z)")
+
+
+def collect() -> list[str]:
+    """The ids of all tests."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"],
+        capture_output=True,
+        check=True,
+        text=True,
+        errors="replace",
+    )
+    return done.stdout.splitlines()
+
+
+def held_by(nodes: Iterable[str]) -> dict[str, list[str]]:
+    """The tests that bear a case's number, by case."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for node in nodes:
+        match = _NODE.fullmatch(node)
+        if match is not None:
+            file, numbers, words, parameters = match.groups()
+            for number in (*_IN_NAME.findall(numbers), *_IN_PARAMETERS.findall(parameters or "")):
+                found[number.upper()].add(f"{file}::test{numbers}{words or ''}")
+    return {case: sorted(tests) for case, tests in sorted(found.items())}
+
+
+def state(case: str, held: Mapping[str, object]) -> str:
+    """What is to be said of a case in one word."""
+    if case in NOT_HELD:
+        return "not held"
+    if case in BEING_BUILT:
+        return "being built"
+    return "held" if case in held else "unknown"
+
+
+STATES = ("held", "not held", "being built", "unknown")
+
+
+def table(held: Mapping[str, object]) -> str:
+    """The number of cases by group and state, and a reason for whatever is not held whole."""
+    lines = [f"{'group':5} {'cases':>5}" + "".join(f"{each:>12}" for each in STATES)]
+    sums = [0] * len(STATES)
+    for group, count in GROUPS.items():
+        states = [state(case, held) for case in CASES if case.startswith(group)]
+        numbers = [states.count(each) for each in STATES]
+        sums = [a + b for a, b in zip(sums, numbers, strict=True)]
+        lines.append(f"{group:5} {count:5}" + "".join(f"{number:12}" for number in numbers))
+    lines.append(f"{'all':5} {len(CASES):5}" + "".join(f"{number:12}" for number in sums))
+    for title, reasons in (
+        ("not held", NOT_HELD),
+        ("held, except", EXCEPT),
+        ("being built", BEING_BUILT),
+    ):
+        lines += ["", f"{title}:", *(f"  {case}: {reason}" for case, reason in reasons.items())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    tests = held_by(collect())
+    sys.stdout.write(table(tests) + "\n")
+    if "--tests" in sys.argv:
+        for each, names in tests.items():
+            sys.stdout.write("\n".join((f"\n{each} {state(each, tests)}", *names)) + "\n")

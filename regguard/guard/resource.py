@@ -191,8 +191,10 @@ class GuardResource:
         if await _while_there(request, is_missing(relay, user.name, access.repository)):
             request.answer(no_such_repository(access.repository))
         else:
-            # The repository is there, and what it lacks the registry says best.
-            relay.send(request, grant.target, user.name, False)
+            # The repository is there, and what it lacks the registry says best.  The body, if a
+            # GET had one, is gone: to promise it again would swallow whatever comes next there.
+            body = b"" if request.head.has_body else None
+            relay.send(request, grant.target, user.name, False, body=body)
 
     async def _write_unchanged(
         self, relay: Relay, request: Any, user: User, access: Access, grant: Grant

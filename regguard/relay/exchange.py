@@ -85,7 +85,8 @@ class Relay:
 
         ``body`` is the request's whole body where the caller has read it already.
         ``on_missing`` is called instead of a relayed 404 to GET or HEAD: the request is then the
-        caller's again, as if it had never been sent.
+        caller's again, as if it had never been sent; but its body, if it had one, is gone, and who
+        sends it again sends ``body=b""``.
         """
         if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
             self.on_failure(request, self._no_room())

@@ -26,6 +26,7 @@ def main() -> int:
     if words.stream is not None:
         print(spelled(make_plan(words.seed, words.stream)))
         tally = one_batch(words.seed, words.stream, 1)
+        print(*tally.findings, sep="\n")
     else:
         tally = _all(words)
     _print(tally)
@@ -54,7 +55,11 @@ def _all(words: argparse.Namespace) -> Tally:
             for first in range(0, words.streams, BATCH)
         ]
         for batch in as_completed(batches):
+            if batch.exception() is not None:
+                jobs.shutdown(wait=False, cancel_futures=True)
             tally.add(batch.result())
+            for finding in batch.result().findings:
+                print(finding, flush=True)
             now = time.monotonic()
             if now - shown >= 10:
                 shown = now
@@ -73,8 +78,6 @@ def _all(words: argparse.Namespace) -> Tally:
 def _print(tally: Tally) -> None:
     print(", ".join(f"{name}: {count:,}" for name, count in tally.counts.items()))
     print("answers:", ", ".join(f"{s or 'none'}: {n:,}" for s, n in sorted(tally.statuses.items())))
-    for finding in tally.findings:
-        print(finding)
     print(f"{len(tally.findings)} streams broke something")
 
 

@@ -96,14 +96,23 @@ _TARGETS = (
     b"/v2/a/blobs/uploads/?mount=" + D,
     b"/v2/kept/app/manifests/" + D + b"?tag=v1&tag=v2",
 )
+
+
+def _number(size: bytes) -> int:
+    try:
+        return int(size, 16)
+    except ValueError:
+        return 0  # bent before
+
+
 _SIZES: tuple[Callable[[bytes], bytes], ...] = (
     *(lambda s: b"0x" + s, lambda s: b"+" + s, lambda s: b"-" + s, lambda s: b" " + s),
     *(lambda s: s + b" ", lambda s: s + b"\t", lambda s: s + b"_0", lambda _: b"", lambda _: b"g"),
     *(lambda s: b"0" + s, lambda s: s.upper(), lambda s: b"0" * 14 + s, lambda s: b"0" * 900 + s),
     *(lambda s: s + b";a=b", lambda s: s + b';a="b;\\"c"', lambda s: s + b";", lambda s: s + b";a"),
     *(lambda s: s + b";\n", lambda s: s + b";a\r", lambda s: s + b";a=\0", lambda s: s + b" ;a"),
-    *(lambda s: s + b";" + b"a" * 1100, lambda s: b"%x" % (int(s, 16) + 1), lambda _: b"0"),
-    *(lambda s: b"%x" % max(0, int(s, 16) - 1), lambda _: b"f" * 16, lambda _: b"1" + b"0" * 16),
+    *(lambda s: s + b";" + b"a" * 1100, lambda s: b"%x" % (_number(s) + 1), lambda _: b"0"),
+    *(lambda s: b"%x" % max(0, _number(s) - 1), lambda _: b"f" * 16, lambda _: b"1" + b"0" * 16),
 )
 _TRAILERS = (
     *(b"Content-Length: 5\r\n", b"Host: evil\r\n", b"Transfer-Encoding: chunked\r\n", b"bad\r\n"),

@@ -311,7 +311,7 @@ def _is_same_target(theirs: bytes, sent: bytes) -> bool:
     their_path, _, their_query = theirs.partition(b"?")
     if their_path != (b"/v2/" if path == b"/v2" else path):
         return False
-    if not path.endswith(b"/blobs/uploads/"):
+    if _is_upload(sent) is None:
         return query.strip(b"&") == their_query
     pairs, their_pairs = (
         parse_qsl(each.decode("latin-1"), keep_blank_values=True, encoding="latin-1")
@@ -378,6 +378,7 @@ def _look_for_credentials(record: Record, readings: list[Reading]) -> None:
         for field in reading.head.fields
         if field[0] not in (b"authorization", b"proxy-authorization")
     }
+    sent |= {(b"x-forwarded-host", value) for name, value in sent if name == b"host"}
     for received in record.registry.received:
         start, *lines = received.octets.split(b"\r\n")
         for line in filter(_CANARIES.search, lines):

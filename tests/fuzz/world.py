@@ -288,11 +288,11 @@ class World:
             reactor.advance(61)
             reactor.turn()
             registry.work(connections, is_late=True)
-            if not reactor.readers and not reactor.writers:
+            record.left = self._left()
+            if not record.left:
                 break
         record.answer = bytes(client.received)
         record.fin, record.rst = client.was_ended, client.was_reset
-        record.left = self._left()
 
     def _left(self) -> list[str]:
         """What should not be there any more; the two watches are the only timers."""

@@ -1,7 +1,7 @@
 # The README's two commands, each complete on a fresh Debian or Ubuntu machine:
 #   make demo    a guarded registry on https://localhost:5043, until Ctrl-C
 #   make test    every test
-# Others: make lint, make types, make bench, make clean. Another Python: make test PYTHON=python3.12
+# Others: make lint, make types, make bench, make fuzz, make clean. Another Python: make test PYTHON=python3.12
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -23,7 +23,7 @@ PYTHON := $(shell for minor in 14 13 12 11 10; do \
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench fuzz clean
 
 demo: $(VENV)/installed
 	@$(PACKAGES) docker-registry
@@ -43,6 +43,10 @@ types: $(VENV)/installed-for-work
 
 bench: $(VENV)/installed-for-work
 	$(RUN) tests.bench
+
+# A million bent request streams; FUZZ='--seed 7 --seconds 60', FUZZ='--seed 7 --stream 4711'.
+fuzz: $(VENV)/installed-for-work
+	$(RUN) tests.fuzz $(FUZZ)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -209,8 +209,8 @@ class GuardResource:
             self._note(request, f"user {user_name} may pull {repository}, which is missing")
             request.answer(no_such_repository(repository))
         else:
-            # The repository is there, and what it lacks the registry says best.  A body that was
-            # sent with the request is gone, and means nothing to it.
+            # The repository is there, and what it lacks the registry says best.  The body, if a
+            # GET had one, is gone: to promise it again would swallow whatever comes next there.
             body = b"" if request.head.has_body else None
             relay.send(request, target, user_name, False, body=body)
 

@@ -89,7 +89,8 @@ class Relay:
 
         ``body`` is the request's whole body where the caller has read it already.
         ``on_error`` is called instead of a relayed answer from 400 on to GET or HEAD: the request
-        is then the caller's again, as if it had never been sent.
+        is then the caller's again, as if it had never been sent; but its body, if it had one, is
+        gone, and who sends it again sends ``body=b""``.
         ``when_done`` is called once when the registry has begun to answer, or never will. With it,
         a request whose body was read already runs on without its client from when it was sent: the
         registry may act on it whether we listen or not.

@@ -39,43 +39,36 @@ EXCEPT = {
     "decides only where Location leads; --public-url pins it",
     "G06": "in TLS 1.3 OpenSSL sends two tickets that resume nothing: pyOpenSSL has no "
     "SSL_CTX_set_num_tickets",
+    "H05": "the memory of 10,000 idle connections is measured by tests.bench.crowd, not here",
+    "H07": "100 MB in chunks of one octet take minutes of one processor, 1.7 microseconds each; "
+    "only who may push can send them",
+    "I10": "registry 2.8 itself refuses to go on with an upload whose PATCH was cut",
+    "I12": "podman and containerd give up at a 502 while the registry is away; called again, they "
+    "push; docker tries again by itself",
     "I13": "there is no readiness to be false before there is an admin endpoint",
+    "I24": "3 MB and not a GiB on bad lines, and without loss of packets",
+    "I26": "2,000 closes, not 10,000",
 }
 """Cases that hold but for a part of them, and why not that."""
 
 BEING_BUILT = {
-    "B07": "trusted proxies: X-Forwarded-For from right to left",
-    "D20": "upstreams: Location with a foreign scheme or CR/LF is 502",
     "F06": "daemon: the access log is opened anew on SIGHUP",
     "G07": "daemon: client certificates",
     "G08": "daemon: certificates change on SIGHUP, a bad pair changes nothing (a bad one at the "
     "start is refused already)",
     "G09": "daemon: a key that everybody may read is refused",
-    "G12": "upstreams: a bad name, CA or date of the registry's certificate is 502",
-    "H02": "budgets: 500 B/s after a grace (silence for 60 s is cut already)",
-    "H05": "budgets: caps in all and by network, 10,000 idle connections (idle ones are closed "
-    "after 60 s already)",
-    "H06": "budgets: NOFILE=256 and 1000 connections",
-    "H07": "budgets: 100 MB in chunks of one octet",
     "H08": "budgets: 50,000 connections that are reset",
     "H10": "budgets: 200 transfers of 1 GB in 128 MB",
     "H11": "budgets: refusals in 50 ms while the registry hangs (503 beyond 1000 already)",
     "H12": "budgets: a thousand ranges",
-    "I02": "faults: a black hole, through real sockets (in memory already)",
-    "I10": "faults: an upload goes on where it was cut (that it is cut already)",
-    "I12": "faults: the registry is restarted in an upload",
     "I14": "daemon: 100 transfers, the limit, and a second SIGTERM (the draining itself already)",
-    "I16": "daemon: SIGHUP with a broken configuration or certificate (htpasswd already)",
+    "I16": "daemon: SIGHUP with a broken certificate (configuration and htpasswd already)",
     "I17": "daemon: 100 SIGHUPs under load",
     "I18": "daemon: socket activation",
     "I19": "daemon: kill -9",
     "I20": "daemon: SIGSTOP for 30 s, watchdog",
     "I21": "faults: the wall clock jumps a day",
-    "I22": "upstreams: names that resolve slowly or not at all",
     "I23": "faults: /tmp is full or read-only",
-    "I24": "faults: latency, jitter, loss and slicing on both sides (a GiB already)",
-    "I25": "faults: whole blobs of these sizes (their lengths already)",
-    "I26": "faults: 10,000 closes at the moment of reuse (in memory already)",
     "I28": "faults: 24 hours",
 }
 """What others build now: to be emptied as their tests come in."""

@@ -82,12 +82,12 @@ class Client:
             plain = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
             self._connection = self._context.wrap_socket(plain)
 
-    def ask(self, user: str, password: str) -> int:
+    def ask(self, user: str, password: str, target: str = TARGET) -> int:
         """One GET; its status."""
         self.connect()
         assert self._connection is not None
         token = base64.b64encode(f"{user}:{password}".encode()).decode()
-        lines = (f"GET {TARGET} HTTP/1.1", "Host: localhost", f"Authorization: Basic {token}")
+        lines = (f"GET {target} HTTP/1.1", "Host: localhost", f"Authorization: Basic {token}")
         self._connection.sendall("\r\n".join((*lines, "\r\n")).encode())
         received = b""
         while True:

@@ -31,7 +31,7 @@ from regguard.http1 import (
     response_body,
 )
 from regguard.relay.address import Address
-from regguard.transport import StreamTransport, writer_for
+from regguard.transport import StreamTransport, tell_resets, writer_for
 
 MAX_IDLE = 64
 """Idle connections kept for the next request; the most a registry sees when nothing happens."""
@@ -125,6 +125,7 @@ class UpstreamConnection(TwistedProtocol):
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
             transport.bufferSize = READ_SIZE
+            tell_resets(transport)
 
     def when_secured(self) -> Deferred[UpstreamConnection]:
         """Fires with this connection when its TLS is up; fails with what ended it before."""

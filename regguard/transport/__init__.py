@@ -22,7 +22,7 @@ from regguard.transport.accepting import bound_accepts
 from regguard.transport.contract import StreamTransport
 from regguard.transport.eager import unsent_by, writer_for
 from regguard.transport.proxied import proxied_transport
-from regguard.transport.reset import was_reset
+from regguard.transport.reset import tell_resets, was_reset
 from regguard.transport.tls import TLSServer, tls_transport
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "TLSServer",
     "bound_accepts",
     "proxied_transport",
+    "tell_resets",
     "tls_transport",
     "unsent_by",
     "was_reset",

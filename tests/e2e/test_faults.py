@@ -460,7 +460,8 @@ def test_i11_client_goes_while_it_pulls(
         client.how = how
         client.leave()
         wait_until(lambda: upstream.peers[0].end, AT_ONCE)
-        wait_until(lambda: open_files(guard) <= before)
+        # The look whether the guard listens may be under way, until its handshake's deadline.
+        wait_until(lambda: open_files(guard) <= before, 15.0)
 
 
 def open_files(guard: Guard) -> int:

@@ -11,7 +11,12 @@ room               duty                                                         
                                                                                       configuration
 ``configuration``  the TOML file: its keys with their lines, the rules per            access
                    repository
-``service``        composition root: ``Settings`` to running services                 all
+``parts``          settings to parts: every file they name, opened and checked        access,
+                                                                                      auth, front,
+                                                                                      options,
+                                                                                      relay,
+                                                                                      transport
+``service``        composition root: parts to running services                        all
 ``front``          the door: listening, certificates, how many may come, the          http1,
                    HTTP/1.1 server channel                                            transport,
                                                                                       addresses,
@@ -37,10 +42,12 @@ room               duty                                                         
 ``demo``           ``regguard demo``: a registry, a guard and lines to try            nothing
 ``passwd``         ``regguard passwd``: a user's line in a password file              auth
 ``explain``        ``regguard explain``: the verdict on one request, and its rule     service,
-                                                                                      auth, access,
+                                                                                      parts, auth,
+                                                                                      access,
                                                                                       options
 ``check``          ``regguard check``: what ``twist regguard`` would find             service,
-                                                                                      auth, explain
+                                                                                      parts, auth,
+                                                                                      explain
 ``cli``            the ``regguard`` command                                           demo, passwd,
                                                                                       check,
                                                                                       explain,

@@ -18,6 +18,7 @@ from regguard import service
 from regguard.auth.files import FileError, text_lines
 from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.explain import Judge
+from regguard.parts import Parts
 
 
 class Options(service.Options):
@@ -109,7 +110,7 @@ def _words(line: str) -> list[str]:
     return words
 
 
-def password_report(parts: service.Parts) -> list[str]:
+def password_report(parts: Parts) -> list[str]:
     """Who has what kind of hash, who is in no group, and which groups name nobody."""
     files = [each for each in parts.checkers if isinstance(each, HtpasswdChecker)]
     lines: list[str] = []

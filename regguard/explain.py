@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from twisted.python import usage
 
-from regguard import options, service
+from regguard import options, parts, service
 from regguard.access import Access, Denial, Grant, Policy, Refusal, Who, parse_access
 from regguard.auth.files import MarkerFile
 from regguard.auth.realm import Groups
@@ -41,8 +41,8 @@ class Judge:
 
     def __init__(self, settings: options.Settings) -> None:
         marker = None if settings.freeze_file is None else MarkerFile(str(settings.freeze_file))
-        self._policy: Policy = service.policy_of(settings, marker)
-        self._groups: Groups = service.load_groups(settings)
+        self._policy: Policy = parts.policy_of(settings, marker)
+        self._groups: Groups = parts.load_groups(settings)
 
     def verdict(self, user: str, method: str, path: str) -> Verdict:
         """What would be said to a user, spelled ``NAME`` or ``NAME:GROUP,GROUP``.

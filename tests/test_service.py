@@ -13,7 +13,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsJSON, format
 from twisted.python.failure import Failure
 from twisted.python.usage import UsageError
 
-from regguard import options, service
+from regguard import options, parts, service
 from regguard.access import Denial, Grant, parse_access
 from regguard.auth.files import POLL_INTERVAL
 from regguard.auth.hashes import StoredHash
@@ -279,7 +279,7 @@ def test_no_groups_file_is_told_with_the_cure(start: Start) -> None:
     words.parseOptions(["-c", "r.toml"])
 
     with pytest.raises(UsageError, match=r"r\.toml:3: push group:devs: there is no groups file; w"):
-        service.load(words.settings)
+        parts.load(words.settings)
 
 
 # -- a freeze --------------------------------------------------------------------------------

@@ -37,7 +37,9 @@ class Request:
     __slots__ = (
         "_channel",
         "_chunked",
+        "access",
         "authority",
+        "began",
         "body_bytes_in",
         "body_bytes_out",
         "client",
@@ -45,8 +47,10 @@ class Request:
         "head_bytes_in",
         "head_bytes_out",
         "incident",
+        "refused_by",
         "secure",
         "status",
+        "upstream_seconds",
         "user_name",
         "when_gone",
         "when_over",
@@ -61,9 +65,17 @@ class Request:
         self.client = channel.client
         self.secure = channel.site.secure
         self.authority = b"" if head is None else head.host
+        #: Seconds of the site's clock when the head was whole.
+        self.began: float = channel.site.clock.seconds()
+        #: What is asked for (an ``Access``), where the target was understood.
+        self.access: Any = None
         self.user_name: str | None = None
         #: The id of a denial, by which the access log can be searched.
         self.incident: str | None = None
+        #: The rule that denied it.
+        self.refused_by: str | None = None
+        #: From when the request went upstream until the registry began to answer.
+        self.upstream_seconds: float | None = None
         self.when_gone: Callable[[str], None] | None = None
         self.when_over: Callable[[], None] | None = None
         self.status = 0

@@ -93,7 +93,7 @@ class GuardResource:
             request.answer(answers.welcome())
             return NOT_DONE_YET
         try:
-            access = parse_access(head.method, head.target)
+            access = request.access = parse_access(head.method, head.target)
         except Refusal as refusal:
             more = () if refusal.allow is None else (b"Allow: " + refusal.allow,)
             request.answer(answers.error(refusal.status, refusal.code, refusal.message, *more))
@@ -148,6 +148,7 @@ class GuardResource:
         """Refuse, and let the user and the operator find each other by the incident's id."""
         hidden = " (hidden)" if denial.hidden else ""
         incident = self._note(request, f"{denial.message}; by {denial.rule}{hidden}")
+        request.refused_by = denial.rule
         if not denial.hidden:
             message = f"{denial.message} (incident {incident})"
             detail = {"rule": denial.rule, "incident": incident}

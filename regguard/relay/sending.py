@@ -57,6 +57,7 @@ class Sending(Answering):
         "_retriable",
         "_tried",
         "_upstream",
+        "sent_at",
         "waiting_since",
     )
 
@@ -71,6 +72,7 @@ class Sending(Answering):
         self._connecting: Deferred[UpstreamConnection] | None = None
         self._connection: UpstreamConnection | None = None
         self._over = False
+        self.sent_at = 0.0
         self.waiting_since = relay.now
 
     def start(self) -> None:
@@ -139,6 +141,7 @@ class Sending(Answering):
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
         self.waiting_since = self._relay.now
+        self.sent_at = self._relay.clock.seconds()
         connection.begin(self, self._method, self._octets)
         connection.request_sent = self._body_done
 

@@ -24,9 +24,17 @@ from regguard.relay.sending import CHALLENGES, READS, Sending
 from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
 from regguard.relay.upstreams import Upstreams
 
-MAX_EXCHANGES = 1000
-"""Requests under way at once, regguard's own questions included.  Beyond, clients get 503 and come
-again; an unbounded number would end in file descriptors that nobody has left."""
+MAX_EXCHANGES = 4000
+"""Requests under way at once, regguard's own questions included: a thousand machines that pull
+four layers each.  Beyond, clients get 503 and come again; an unbounded number would end in file
+descriptors that nobody has left."""
+
+MAX_OF_ONE = MAX_EXCHANGES * 3 // 4
+"""Requests under way beyond which only they may have more who have few: what one user's slow
+transfers hold, they can't hold against the others."""
+
+FEW = 16
+"""Docker's pushes and pulls take three to five requests at once, and a user has several."""
 
 _LOG = Logger(namespace="regguard.relay")
 
@@ -54,6 +62,7 @@ class Relay:
         self.origin = origin
         self.on_failure = on_failure
         self.exchanges: set[Sending] = set()
+        self._held: dict[str, int] = {}
         self.now: float = clock.seconds()
         self._stopped = False
         self._watch = LoopingCall(self._look)
@@ -95,7 +104,7 @@ class Relay:
         a request whose body was read already runs on without its client from when it was sent: the
         registry may act on it whether we listen or not.
         """
-        if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
+        if self._stopped or (len(self.exchanges) >= MAX_OF_ONE and not self._has_room(user_name)):
             self.on_failure(request, self._no_room())
             if when_done is not None:
                 when_done()
@@ -118,10 +127,28 @@ class Relay:
         ``lines`` are ready field lines.  The answer's body may have ``limit`` octets; with 0
         only its head is awaited.  Fails with UpstreamFailure; cancelling ends the question.
         """
-        if self._stopped or len(self.exchanges) >= MAX_EXCHANGES:
+        if self._stopped or (len(self.exchanges) >= MAX_OF_ONE and not self._has_room(user_name)):
             return fail(self._no_room())
         inquiry = Inquiry(self, self.upstreams.first(), method, target, lines, user_name, limit)
         return inquiry.ask()
+
+    def begins(self, sending: Sending) -> None:
+        """A request is under way."""
+        self.exchanges.add(sending)
+        held = self._held
+        held[sending.user_name] = held.get(sending.user_name, 0) + 1
+
+    def ends(self, sending: Sending) -> None:
+        """A request is over, or already was."""
+        if sending in self.exchanges:
+            self.exchanges.remove(sending)
+            held = self._held
+            left = held[sending.user_name] = held[sending.user_name] - 1
+            if not left:
+                del held[sending.user_name]
+
+    def _has_room(self, user_name: str) -> bool:
+        return len(self.exchanges) < MAX_EXCHANGES and self._held.get(user_name, 0) < FEW
 
     def _no_room(self) -> UpstreamFailure:
         if self._stopped:
@@ -156,7 +183,6 @@ class Exchange(Sending):
         "_started",
         "_taking_body",
         "_target",
-        "_user_name",
         "_when_done",
     )
 
@@ -173,11 +199,12 @@ class Exchange(Sending):
         when_done: Callable[[], None] | None,
     ) -> None:
         head: RequestHead = request.head
-        super().__init__(relay, upstream, head.method, body is not None or not head.has_body)
+        super().__init__(
+            relay, upstream, head.method, user_name, body is not None or not head.has_body
+        )
         if body is not None:
             self._retriable = False
         self._target = target
-        self._user_name = user_name
         self._is_upload = is_upload
         self._body = body
         self._request = request
@@ -207,7 +234,7 @@ class Exchange(Sending):
             client=request.client,
             secure=request.secure,
             authority=request.authority,
-            user_name=self._user_name,
+            user_name=self.user_name,
             is_upload=self._is_upload,
             origin=self._relay.origin,
             registry=address.origin,
@@ -364,7 +391,7 @@ class Exchange(Sending):
             super().check_silence(now, limit)
 
     def _finish_connection(self) -> None:
-        self._relay.exchanges.discard(self)
+        self._relay.ends(self)
         self._stop_taking_body()
         connection, self._connection = self._connection, None
         if connection is not None and not connection.request_sent:

@@ -41,7 +41,7 @@ class Inquiry(Sending):
     the head alone is wanted: whatever body comes is neither awaited nor kept.
     """
 
-    __slots__ = ("_answered", "_body", "_head", "_limit", "_lines", "_target", "_user_name")
+    __slots__ = ("_answered", "_body", "_head", "_limit", "_lines", "_target")
 
     def __init__(
         self,
@@ -53,10 +53,9 @@ class Inquiry(Sending):
         user_name: str,
         limit: int,
     ) -> None:
-        super().__init__(relay, upstream, method, body_done=True)
+        super().__init__(relay, upstream, method, user_name, body_done=True)
         self._target = target
         self._lines = lines
-        self._user_name = user_name
         self._limit = limit
         self._body = bytearray()
         self._head: ResponseHead | None = None
@@ -78,7 +77,7 @@ class Inquiry(Sending):
             self._method,
             self._target,
             self._lines,
-            user_name=self._user_name,
+            user_name=self.user_name,
             authority=origin.authority,
             credential=address.credential,
         )

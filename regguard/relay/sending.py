@@ -42,8 +42,8 @@ _LOG = Logger(namespace="regguard.relay")
 class Sending(Answering):
     """A request on its way to the registry.
 
-    ``upstream`` is asked first; ``body_done`` says that nothing will follow what ``_compose``
-    gives.
+    ``upstream`` is asked first, on behalf of the user; ``body_done`` says that nothing will follow
+    what ``_compose`` gives.
     """
 
     __slots__ = (
@@ -58,11 +58,15 @@ class Sending(Answering):
         "_tried",
         "_upstream",
         "sent_at",
+        "user_name",
         "waiting_since",
     )
 
-    def __init__(self, relay: Relay, upstream: Upstream, method: bytes, body_done: bool) -> None:
+    def __init__(
+        self, relay: Relay, upstream: Upstream, method: bytes, user_name: str, body_done: bool
+    ) -> None:
         self._relay = relay
+        self.user_name = user_name
         self._upstream = upstream
         self._tried: tuple[Upstream, ...] = ()
         self._method = method
@@ -78,7 +82,7 @@ class Sending(Answering):
     def start(self) -> None:
         """Send the request over a kept-alive connection or a fresh one."""
         self._octets = self._compose(self._upstream)
-        self._relay.exchanges.add(self)
+        self._relay.begins(self)
         self._try()
 
     @abstractmethod
@@ -181,7 +185,7 @@ class Sending(Answering):
 
     def _end(self) -> None:
         """Let go of the connection: an answer that still comes is for nobody."""
-        self._relay.exchanges.discard(self)
+        self._relay.ends(self)
         self._over = True
         connecting, self._connecting = self._connecting, None
         if connecting is not None:

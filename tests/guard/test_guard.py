@@ -598,6 +598,7 @@ def test_i04_an_answer_that_is_no_http_is_a_line_each_time(
 def test_h11_503_says_when_to_come_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where too much is under way."""
     monkeypatch.setattr("regguard.relay.exchange.MAX_EXCHANGES", 0)
+    monkeypatch.setattr("regguard.relay.exchange.MAX_OF_ONE", 0)
     answer = guarded.ask(request(b"GET", MANIFEST))
 
     check_own(answer, 503, "UNAVAILABLE")

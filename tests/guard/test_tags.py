@@ -738,6 +738,7 @@ def test_no_room_for_the_write_gives_the_turn_back(
     client = send(guarded, put(NEW))
     questions.next()
     monkeypatch.setattr("regguard.relay.exchange.MAX_EXCHANGES", 0)
+    monkeypatch.setattr("regguard.relay.exchange.MAX_OF_ONE", 0)
     questions.peer.send(MISSING)
 
     check_failed(guarded.answer_of(client, b"PUT"), 503)

@@ -430,6 +430,7 @@ def test_h11_questions_count_among_what_is_under_way(
 ) -> None:
     """A client's requests and regguard's own share one limit."""
     monkeypatch.setattr(exchange_module, "MAX_EXCHANGES", 2)
+    monkeypatch.setattr(exchange_module, "MAX_OF_ONE", 2)
     client = world.client()
     client.send(GET)
     first = Question(world)

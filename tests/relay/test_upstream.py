@@ -391,6 +391,7 @@ def test_i04_what_is_no_http_is_502(world: World, octets: bytes) -> None:
 def test_h11_too_many_exchanges_are_503(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unbounded number would end in file descriptors that nobody has left."""
     monkeypatch.setattr(exchange_module, "MAX_EXCHANGES", 2)
+    monkeypatch.setattr(exchange_module, "MAX_OF_ONE", 2)
     clients = [world.client() for _ in range(3)]
     for client in clients:
         client.send(get())
@@ -401,6 +402,26 @@ def test_h11_too_many_exchanges_are_503(world: World, monkeypatch: pytest.Monkey
     world.registry.connections[0].send(OK)
     clients[2].send(get())
     assert len(world.failures) == 1
+
+
+def test_h11_what_one_user_holds_is_not_held_against_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond three quarters of all places there is room only for users who have few."""
+    for name, number in (("MAX_EXCHANGES", 9), ("MAX_OF_ONE", 6), ("FEW", 2)):
+        monkeypatch.setattr(exchange_module, name, number)
+
+    def refused(user_name: str) -> int:
+        world.resource.user_name = user_name
+        before = len(world.failures)
+        for _ in range(10):
+            world.client().send(get())
+        return len(world.failures) - before
+
+    assert [refused(each) for each in ("slow", "bob", "carol", "dave")] == [4, 8, 9, 10]
+    for each in list(world.registry.connections):
+        each.send(OK)
+    assert refused("slow") == 4
 
 
 def test_stop_cuts_what_is_under_way(world: World) -> None:

@@ -332,16 +332,17 @@ class Registry:
 
 
 class Through:
-    """A resource that grants everything to alice."""
+    """A resource that grants everything to one user."""
 
     def __init__(self) -> None:
         self.relay: Relay | None = None
+        self.user_name = "alice"
 
     def render(self, request: Any) -> None:
         assert self.relay is not None
-        request.user_name = "alice"
+        request.user_name = self.user_name
         target = request.head.target
-        self.relay.send(request, target, "alice", b"/blobs/uploads/" in target)
+        self.relay.send(request, target, self.user_name, b"/blobs/uploads/" in target)
 
 
 @dataclass
@@ -389,6 +390,7 @@ class World:
         if resource is None:
             resource = Through()
             resource.relay = self.relay
+        self.resource = resource
         self.site = Site(resource, self.reactor, lambda: NOW, self._log, secure=True)
         self.site.startFactory()
         self.relay.start()
@@ -415,6 +417,7 @@ class World:
         self.reactor.turn()
 
         assert self.relay.exchanges == set()
+        assert self.relay._held == {}
         assert self.reactor.getDelayedCalls() == []
         assert not self.reactor.readers
         assert not self.reactor.writers

@@ -21,7 +21,7 @@ from regguard.relay.headers import Origin, client_fields, told_origin, upstream_
 from regguard.relay.inquiry import Inquiry, Reply
 from regguard.relay.references import Misleading, References
 from regguard.relay.sending import CHALLENGES, READS, Sending
-from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure, UpstreamLost
 from regguard.relay.upstreams import Upstreams
 
 MAX_EXCHANGES = 4000
@@ -404,6 +404,11 @@ class Exchange(Sending):
 
     def _fail(self, failure: UpstreamFailure) -> None:
         request, started = self._request, self._started
+        if isinstance(failure, UpstreamLost) and request.head.has_body:
+            # Of all that could be said, 408 (RFC 9110 section 15.5.9: repeat it on a new
+            # connection) is what dockerd, podman and containerd all take for a reason to send
+            # again; at 502 the latter two give up.
+            failure = UpstreamFailure(408, "the registry went away in this request: send it again")
         self._end()
         request.when_gone = None
         if started:

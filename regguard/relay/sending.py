@@ -4,7 +4,7 @@ What may be repeated and what not (RFC 9110 section 9.2.2): GET and HEAD without
 a kept-alive connection, and once more over a fresh one if that had gone stale, or to the next
 registry if this one ended without a word.  Everything else gets a fresh connection and is never
 sent twice.  A registry that can't be connected to was sent nothing, so the next one may be asked,
-whatever the request is.
+whatever the request is; and where there is no other, one that seems to restart is asked again.
 
 ``Exchange`` relays a client's request by it, ``Inquiry`` asks a question of regguard's own.
 """
@@ -12,15 +12,18 @@ whatever the request is.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from errno import ENOENT
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectBindError,
     ConnectError,
+    ConnectionRefusedError,
     TCPTimedOutError,
     TimeoutError,
 )
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -36,6 +39,10 @@ TRY_FOR = 8.0
 """Seconds after which no other registry is tried: with CONNECT_TIMEOUT two silent ones take 10 s,
 and docker's login has 15."""
 
+KNOCKS, PAUSE = 7, 0.1
+"""How often, and after how many seconds each, a registry that restarts is tried again.  Engines
+take a 502 for the last word, so it is worth a wait; but nobody waits a second for it."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
@@ -50,6 +57,7 @@ class Sending(Answering):
         "_body_done",
         "_connecting",
         "_connection",
+        "_knocks",
         "_method",
         "_octets",
         "_over",
@@ -70,6 +78,7 @@ class Sending(Answering):
         self._upstream = upstream
         self._tried: tuple[Upstream, ...] = ()
         self._method = method
+        self._knocks = 0
         self._octets = b""
         self._body_done = body_done
         self._retriable = body_done and method in READS
@@ -110,7 +119,10 @@ class Sending(Answering):
         return True
 
     def _connect(self) -> None:
-        self._connecting = connecting = self._upstream.connect()
+        self._await(self._upstream.connect())
+
+    def _await(self, connecting: Deferred[UpstreamConnection]) -> None:
+        self._connecting = connecting
         connecting.addCallbacks(self._connected, self._not_connected)
         connecting.addErrback(self._fault)
 
@@ -123,7 +135,7 @@ class Sending(Answering):
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        if self._over or self._try_next():
+        if self._over or self._try_next() or self._knock_again(failure):
             return
         if failure.check(ConnectBindError):
             # Out of file descriptors, or of ports.
@@ -136,6 +148,20 @@ class Sending(Answering):
             self._fail(UpstreamFailure(502, "the registry refuses connections", is_logged=True))
         else:
             self._fail(UpstreamFailure(502, "the registry cannot be reached", is_logged=True))
+
+    def _knock_again(self, failure: Failure) -> bool:
+        """Wait a moment for a registry that restarts."""
+        upstream = self._upstream
+        if (
+            self._tried
+            or self._knocks >= KNOCKS
+            or not (_refused(failure) and upstream.was_just_there)
+        ):
+            return False
+        self._knocks += 1
+        waiting: Deferred[Any] = deferLater(self._relay.clock, PAUSE, upstream.connect)
+        self._await(waiting)
+        return True
 
     def _fault(self, failure: Failure) -> None:
         _LOG.failure("fault in an exchange", failure=failure)
@@ -193,3 +219,11 @@ class Sending(Answering):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
+
+
+def _refused(failure: Failure) -> bool:
+    """Nobody listens: not at this port, or not yet at a UNIX socket of that name."""
+    if failure.check(ConnectionRefusedError):
+        return True
+    error = failure.value
+    return isinstance(error, ConnectError) and error.osError == ENOENT

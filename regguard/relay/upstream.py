@@ -54,11 +54,15 @@ FIRST_PROBE = 1.0
 LAST_PROBE = 30.0
 """Most seconds between two looks; they double up to here."""
 
+RESTARTS_WITHIN = 10.0
+"""Seconds after the latest connection in which a registry that refuses the next one is taken for
+one that restarts."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
 class UpstreamFailure(Exception):
-    """The registry did not answer as it should; ``status`` is 502, 503 or 504.
+    """The registry did not answer as it should; ``status`` is 408, 502, 503 or 504.
 
     ``is_logged``: the reason stands in the log already, once for all whom it concerns.
     """
@@ -68,6 +72,10 @@ class UpstreamFailure(Exception):
         self.status = status
         self.message = message
         self.is_logged = is_logged
+
+
+class UpstreamLost(UpstreamFailure):
+    """The registry took the request, or some of it, and went away without an answer."""
 
 
 class Answering(Protocol):
@@ -239,7 +247,7 @@ class UpstreamConnection(TwistedProtocol):
         if body is None:
             untouched = not self._buffer and not self._interim
             exchange.response_lost(
-                UpstreamFailure(502, "the registry closed the connection without an answer"),
+                UpstreamLost(502, "the registry closed the connection without an answer"),
                 untouched,
             )
         elif isinstance(body, UntilCloseBody) and reason.check(ConnectionDone):
@@ -294,6 +302,12 @@ class Upstream:
         self._probe_at = inf
         self._delay = FIRST_PROBE
         self._probing: Deferred[None] | None = None
+
+    @property
+    def was_just_there(self) -> bool:
+        """Whether it may be restarting: it took a connection a few seconds ago."""
+        now: float = self._clock.seconds()
+        return now - self._connected_at < RESTARTS_WITHIN
 
     def idle_connection(self) -> UpstreamConnection | None:
         """The most recently used idle connection: the least likely to be closing."""

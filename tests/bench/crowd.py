@@ -1,14 +1,14 @@
 """``python -m tests.bench.crowd``: what a crowd of idle or slow clients costs everybody else.
 
-One crowd after the other comes to a regguard of its own, and meanwhile another user's kept-alive
-requests, nearly 100 a second, are timed: 10,000 clients that asked once and keep their TLS
-connection; then clients that send their request head by one octet in five seconds, clients that
-send a body in this way, and clients that ask for 64 MB and read nothing. Prints the user's p99
-at rest and in the crowd, when the last of the crowd was cut off, and for the idle ones the
-memory of each.
+The crowds: 10,000 clients that asked once and keep their TLS connection; clients that send their
+request head by one octet in five seconds, clients that push a body in this way, and clients that
+pull 64 MB and read nothing, 1,667 of each.  One crowd after the other comes to a regguard of its
+own, and then all of them at once to one.  Meanwhile another user asks nearly 100 times a second,
+by turns over a kept-alive connection and over a new one.  Prints the user's p99 at rest and in the
+crowd, when the last of a slow crowd was cut off, and the memory for each of the idle.
 
-Everything runs on 127.0.0.1; the crowd has the lowest priority, since real ones have machines of
-their own. It needs ``ulimit -n`` of 20,000 or more.
+The registry is a real one.  Everything runs on 127.0.0.1; the crowd has the lowest priority, since
+real ones have machines of their own.  It needs ``ulimit -n`` of 20,000 or more.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import hashlib
+import http.client
 import multiprocessing
 import os
 import platform
@@ -31,19 +33,21 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tests.bench.attack import Client, Latency
-from tests.bench.contenders import PASSWORD, TARGET, USER, VICTIMS, Ground, Regguard, make_ground
-from tests.bench.contenders import Upstream as StaticUpstream
+from tests.bench.contenders import PASSWORD, USER, VICTIMS, Ground, Regguard
+from tests.certificates import Authority, rsa_key
 from tests.e2e.programs import Registry
 
-LARGE = "/v2/team/app/blobs/sha256:" + "0" * 64
+KINDS = ("idle", "slow head", "slow body", "slow read")
 LARGE_OCTETS = 64 * 1024 * 1024
 # Seconds from one octet of a slow client to its next one.
 DRIP = 5.0
 # Longer than any deadline that a slow client has.
 PATIENCE = 150.0
-PROCESSES = 4
+# For each kind.
+PROCESSES = 2
 
 
 class Crowded(Regguard):
@@ -63,30 +67,41 @@ def main() -> int:
     words = _words()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    print(f"{'':34}{'p99 at rest':>14}{'p99 in crowd':>14}{'refused':>9}{'last cut':>10}  memory")
+    counts = {kind: getattr(words, kind.rpartition(" ")[2]) for kind in KINDS}
+    crowds = [{kind: count} for kind, count in counts.items() if count]
+    if len(crowds) > 1:
+        crowds.append({kind: count for crowd in crowds for kind, count in crowd.items()})
+    print(
+        f"{'':28}{'p99 at rest, ms':>20}{'p99 in crowd, ms':>20}\n"
+        f"{'':28}{'kept':>11}{'new':>9}{'kept':>11}{'new':>9}  refused  last cut  memory"
+    )
     with contextlib.ExitStack() as leaving:
         folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="regguard-crowd-")))
-        static = StaticUpstream(folder)
-        leaving.callback(static.stop)
-        large = folder / "upstream" / "root" / LARGE.lstrip("/")
-        large.parent.mkdir(parents=True)
-        with large.open("wb") as file:
-            file.truncate(LARGE_OCTETS)
         registry = Registry(folder / "registry")
         registry.start()
         leaving.callback(registry.stop)
-        ground = make_ground(folder, static)
-        pushing = Ground(ground.folder, ground.certificate, registry.port)
-        for name, count, where in (
-            ("idle", words.idle, ground),
-            ("slow head", words.head, ground),
-            ("slow body", words.body, pushing),
-            ("slow reading", words.read, ground),
-        ):
-            if count:
-                _print_row(name, count, where, words.seconds)
+        blob = _large_blob(registry.port)
+        ground = Ground(folder, Authority().issue(key=rsa_key()).write(folder), registry.port)
+        for crowd in crowds:
+            _print_row(crowd, ground, blob, words.seconds)
     print(f"{os.cpu_count()} cores, {platform.platform()}, {Regguard.version()}")
     return 0
+
+
+def _large_blob(port: int) -> str:
+    """Push a large blob straight to the registry; its target."""
+    body = bytes(LARGE_OCTETS)
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("POST", "/v2/team/app/blobs/uploads/")
+    answer = connection.getresponse()
+    answer.read()
+    location = urlsplit(answer.headers["Location"])
+    connection.request("PUT", f"{location.path}?{location.query}&digest={digest}", body)
+    if connection.getresponse().status != 201:
+        raise SystemExit("the registry did not take a blob")
+    connection.close()
+    return f"/v2/team/app/blobs/{digest}"
 
 
 def _words() -> argparse.Namespace:
@@ -100,32 +115,37 @@ def _words() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _print_row(kind: str, count: int, ground: Ground, seconds: int) -> None:
+def _print_row(kinds: dict[str, int], ground: Ground, blob: str, seconds: int) -> None:
     guard = Crowded(ground)
-    pipes: list[Connection] = []
+    pipes: dict[Connection, str] = {}
     crowd = []
     try:
-        target = TARGET if kind != "slow body" else "/v2/"
-        with Client(guard.port) as user:
-            rest = _measure(user, target, seconds)
+        with Client(guard.port) as kept, Client(guard.port) as new:
+            rest = _measure(kept, new, seconds)
             before = guard.proportional_memory()
-            for _ in range(PROCESSES):
-                ours, theirs = multiprocessing.Pipe()
-                share = count // PROCESSES
-                process = multiprocessing.Process(
-                    target=_crowd, args=(kind, share, guard.port, theirs), daemon=True
-                )
-                process.start()
-                crowd.append(process)
-                pipes.append(ours)
-            there = [pipe.recv() for pipe in pipes]
+            for kind, count in kinds.items():
+                for part in range(PROCESSES):
+                    ours, theirs = multiprocessing.Pipe()
+                    share = count // PROCESSES + (part < count % PROCESSES)
+                    process = multiprocessing.Process(
+                        target=_crowd, args=(kind, share, guard.port, blob, theirs), daemon=True
+                    )
+                    process.start()
+                    crowd.append(process)
+                    pipes[ours] = kind
+            there = sum(pipe.recv() for pipe in pipes)
             memory = guard.proportional_memory() - before
-            crowded = _measure(user, target, seconds)
-            last = [pipe.recv() for pipe in pipes]
-        each = f"{memory / sum(there):.1f} kB PSS each" if sum(there) else ""
+            crowded = _measure(kept, new, seconds)
+            last = max(
+                pipe.recv() for pipe, kind in pipes.items() if kind != "idle" or len(kinds) == 1
+            )
+        each = f"{memory / there:.1f} kB PSS each" if there else ""
+        kind = next(iter(kinds)) if len(kinds) == 1 else "all at once"
         print(
-            f"{sum(there):>6,} of {count:>6,} {kind:<17}{rest.p99 * 1000:>11.1f} ms"
-            f"{crowded.p99 * 1000:>11.1f} ms{crowded.refused:>9}{max(last):>8.0f} s  {each}",
+            f"{there:>6,} of {sum(kinds.values()):>6,} {kind:<11}"
+            f"{rest.kept.p99 * 1000:>11.1f}{rest.new.p99 * 1000:>9.1f}"
+            f"{crowded.kept.p99 * 1000:>11.1f}{crowded.new.p99 * 1000:>9.1f}"
+            f"{crowded.refused:>9}{last:>8.0f} s  {each}",
             flush=True,
         )
     finally:
@@ -136,24 +156,29 @@ def _print_row(kind: str, count: int, ground: Ground, seconds: int) -> None:
 
 
 @dataclass(frozen=True)
-class Seen(Latency):
-    """A user's latencies, and how many requests were not answered with 200."""
+class Seen:
+    """A user's latencies over one connection and over new ones, and what was not answered 200."""
 
+    kept: Latency
+    new: Latency
     refused: int
 
 
-def _measure(user: Client, target: str, seconds: float) -> Seen:
-    took: list[float] = []
+def _measure(kept: Client, new: Client, seconds: float) -> Seen:
+    took: tuple[list[float], list[float]] = ([], [])
     refused = 0
     end = time.monotonic() + seconds
-    while (start := time.monotonic()) < end:
-        refused += user.ask(VICTIMS[0], PASSWORD, target) != 200
-        took.append(time.monotonic() - start)
-        time.sleep(0.01)
-    return Seen(took, refused)
+    while time.monotonic() < end:
+        new.close()
+        for client, times in zip((kept, new), took, strict=True):
+            start = time.monotonic()
+            refused += client.ask(VICTIMS[0], PASSWORD, "/v2/") != 200
+            times.append(time.monotonic() - start)
+            time.sleep(0.01)
+    return Seen(Latency(took[0]), Latency(took[1]), refused)
 
 
-def _crowd(kind: str, count: int, port: int, pipe: Connection) -> None:
+def _crowd(kind: str, count: int, port: int, blob: str, pipe: Connection) -> None:
     """Come, tell how many are there, drip, and tell when the last one was cut off."""
     os.nice(19)
     context = ssl.create_default_context()
@@ -162,10 +187,10 @@ def _crowd(kind: str, count: int, port: int, pipe: Connection) -> None:
     members: dict[ssl.SSLSocket, float] = {}
     for _ in range(count):
         with contextlib.suppress(OSError):
-            members[_come(kind, port, context)] = time.monotonic()
+            members[_come(kind, port, blob, context)] = time.monotonic()
     pipe.send(len(members))
     selector = selectors.DefaultSelector()
-    if kind != "slow reading":
+    if kind != "slow read":
         for member in members:
             selector.register(member, selectors.EVENT_READ)
     longest, end, drip = 0.0, time.monotonic() + PATIENCE, time.monotonic() + DRIP
@@ -179,7 +204,7 @@ def _crowd(kind: str, count: int, port: int, pipe: Connection) -> None:
         if now >= drip:
             drip = now + DRIP
             for member in members:
-                if kind == "slow reading":
+                if kind == "slow read":
                     # Its reset shows in sending; it never reads.
                     if member.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or _is_cut(member):
                         gone.add(member)
@@ -190,15 +215,15 @@ def _crowd(kind: str, count: int, port: int, pipe: Connection) -> None:
                         gone.add(member)
         for member in gone:
             longest = max(longest, now - members.pop(member))
-            if kind != "slow reading":
+            if kind != "slow read":
                 selector.unregister(member)
             member.close()
     pipe.send(longest if not members else PATIENCE)
 
 
-def _come(kind: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
+def _come(kind: str, port: int, blob: str, context: ssl.SSLContext) -> ssl.SSLSocket:
     plain = socket.socket()
-    if kind == "slow reading":
+    if kind == "slow read":
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     plain.settimeout(30)
     plain.connect(("127.0.0.1", port))
@@ -206,10 +231,10 @@ def _come(kind: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
     token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     host = f"Host: localhost\r\nAuthorization: Basic {token}\r\n"
     if kind == "idle":
-        member.sendall(f"GET {TARGET} HTTP/1.1\r\n{host}\r\n".encode())
+        member.sendall(f"GET /v2/ HTTP/1.1\r\n{host}\r\n".encode())
         member.recv(65536)
     elif kind == "slow head":
-        member.sendall(f"GET {TARGET} HTTP/1.1\r\n{host}X: ".encode())
+        member.sendall(f"GET /v2/ HTTP/1.1\r\n{host}X: ".encode())
     elif kind == "slow body":
         member.sendall(
             f"POST /v2/team/app/blobs/uploads/ HTTP/1.1\r\n{host}Content-Length: 0\r\n\r\n".encode()
@@ -220,7 +245,7 @@ def _come(kind: str, port: int, context: ssl.SSLContext) -> ssl.SSLSocket:
         path = re.sub(r"^https?://[^/]*", "", location[1].decode())
         member.sendall(f"PATCH {path} HTTP/1.1\r\n{host}Content-Length: 9999999\r\n\r\n".encode())
     else:
-        member.sendall(f"GET {LARGE} HTTP/1.1\r\n{host}\r\n".encode())
+        member.sendall(f"GET {blob} HTTP/1.1\r\n{host}\r\n".encode())
     member.setblocking(False)
     return member
 

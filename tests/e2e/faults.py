@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -379,10 +379,17 @@ class _Listening:
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.stopping = False
-        self._thread = threading.Thread(target=self._accept, daemon=True)
 
     def _start(self) -> None:
+        self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
+
+    def _stop(self) -> None:
+        self.stopping = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
 
     def __exit__(
         self,
@@ -390,11 +397,7 @@ class _Listening:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stopping = True
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._listener.close()
+        self._stop()
         self._end()
 
     def _accept(self) -> None:
@@ -448,6 +451,15 @@ class FaultProxy(_Listening):
         """From now on these faults, octets counted anew; None is back to the script."""
         self.armed = Armed(faults)
         return self.armed
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Meanwhile connections are refused, as where nobody listens."""
+        self._stop()
+        yield
+        self.stopping = False
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
+        self._start()
 
     def ended(self, passage: Passage) -> None:
         """A connection is over."""

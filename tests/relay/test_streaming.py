@@ -298,14 +298,19 @@ def test_i09_a_small_rest_keeps_the_connection(world: World) -> None:
     assert world.registry.last.take().startswith(b"GET ")
 
 
-def test_i10_no_answer_and_a_close_in_the_body_is_502(world: World) -> None:
-    """The registry died in an upload: one answer, nothing sent twice."""
+@pytest.mark.parametrize("end", ["end", "reset"])
+@pytest.mark.parametrize("rest", [b"", bytes(997)], ids=["in the body", "after it"])
+def test_i12_a_registry_that_dies_in_an_upload_asks_for_it_again(
+    world: World, end: str, rest: bytes
+) -> None:
+    """408, at which every engine sends again; nothing is sent twice by us."""
     client = world.client()
-    client.send(upload(b"Content-Length: 1000000") + b"abc")
-    world.registry.last.reset()
+    client.send(upload(b"Content-Length: 1000") + b"abc" + rest)
+    getattr(world.registry.last, end)()
 
-    assert read_answer(client.take(), b"PATCH").status == 502
+    assert read_answer(client.take(), b"PATCH").status == 408
     assert len(world.registry.connections) == 1
+    assert [each.status for each in world.failures] == [408]
 
 
 # -- aborts ----------------------------------------------------------------------------------
@@ -638,7 +643,7 @@ def test_i26_any_ending_of_either_side_at_any_octet_leaves_nothing_behind(world:
             getattr(registry, end)()
             assert world.relay.exchanges == set()
             got = read_answer(client.take(), b"PATCH")
-            assert (got.status, got.whole) == ((200, False) if client.was_reset else (502, True))
+            assert (got.status, got.whole) == ((200, False) if client.was_reset else (408, True))
             client.end()
     assert world.site.channels == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,8 @@ from twisted.internet import error
 from regguard.relay import Address, Upstream, Upstreams
 from regguard.relay.address import CONNECT_TIMEOUT
 from regguard.relay.headers import Origin
-from regguard.relay.sending import TRY_FOR
-from regguard.relay.upstream import LAST_PROBE
+from regguard.relay.sending import KNOCKS, PAUSE, TRY_FOR
+from regguard.relay.upstream import LAST_PROBE, RESTARTS_WITHIN
 from tests.relay.world import OK, Peer, World, get, read_answer, read_request, refused
 
 URLS = ("http://a:5000", "http://b:5000", "http://c:5000")
@@ -45,6 +46,13 @@ def served_by(world: World, octets: bytes = b"") -> int:
     world.registries[number].last.send(OK)
     assert read_answer(client.take(), b"POST").status == 200
     return number
+
+
+def restart(world: World, failure: Exception | None = None) -> None:
+    """Serve one request, go away, and be no more to be connected to."""
+    served_by(world)
+    world.registry.last.end()
+    world.registry.failure = failure or refused()
 
 
 # -- in which order --------------------------------------------------------------------------
@@ -306,6 +314,63 @@ def test_i01_the_only_one_is_tried_by_every_request(world: World, log_lines: lis
     assert served_by(world) == 0
     lines = [line for line in log_lines if "registry" in line]
     assert [line.split(" is ")[1].split(" ")[0] for line in lines] == ["down:", "back"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_i12_a_registry_that_restarts_is_waited_for(
+    world: World, log_lines: list[str], method: bytes
+) -> None:
+    """It took a connection a moment ago, and refuses the next one: engines give up at a 502."""
+    restart(world)
+    client = ask(world, get(method=method))
+    world.reactor.pass_time(0.35)
+    assert client.take() == b""
+    world.registry.failure = None
+    world.reactor.pass_time(0.1)
+    world.registry.last.send(OK)
+
+    assert read_answer(client.take(), method).status == 200
+    lines = [line for line in log_lines if "registry" in line]
+    assert [line.split(" is ")[1].split(" ")[0] for line in lines] == ["down:", "back"]
+
+
+def test_i01_nobody_waits_a_second_for_a_registry_that_is_gone(world: World) -> None:
+    """And nobody at all when it has not been there for a while."""
+    restart(world)
+    client = ask(world)
+    for _ in range(KNOCKS):
+        assert client.take() == b""
+        world.reactor.pass_time(PAUSE)
+    assert read_answer(client.take()).status == 502
+    world.reactor.pass_time(RESTARTS_WITHIN)
+
+    assert read_answer(ask(world).take()).status == 502
+
+
+@pytest.mark.parametrize("failure", [error.NoRouteError(), error.DNSLookupError("no")])
+def test_i01_only_who_refuses_is_taken_for_restarting(world: World, failure: Exception) -> None:
+    """No route and no name do not come back in a second."""
+    restart(world, failure)
+
+    assert read_answer(ask(world).take()).status == 502
+
+
+def test_i12_a_unix_socket_that_is_not_there_yet_is_waited_for(world: World) -> None:
+    """A registry that starts makes it anew."""
+    restart(world, error.ConnectError(errno.ENOENT, "No such file or directory"))
+    client = ask(world)
+
+    assert client.take() == b""
+    client.end()
+
+
+def test_i12_where_there_is_another_registry_nobody_waits(three: World) -> None:
+    """All refuse, and the client hears it at once."""
+    restart(three)
+    for each in three.registries:
+        each.failure = refused()
+
+    assert read_answer(ask(three).take()).status == 502
 
 
 def test_a_failure_that_was_overtaken_does_not_count(three: World) -> None:

@@ -8,6 +8,8 @@ waits, and so would a log or a password file that needs one be closed out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any
 
 from twisted.internet import tcp
@@ -19,6 +21,11 @@ small cluster at once, and the next ones come a second later.  The kernel has a 
 
 TURN = 64
 """Connections accepted in one turn: some milliseconds, so that others need not wait."""
+
+UNSENT = 256 * 1024
+"""Octets that may wait in the kernel for a client to read, beyond those that are on their way.
+Linux would let it be four megabytes, and six hundred clients that read nothing would fill what it
+has for all of TCP: then others stall, too.  Connections inherit it from the port."""
 
 
 def bound_accepts(port: tcp.Port, room: Callable[[], int]) -> None:
@@ -35,3 +42,5 @@ def bound_accepts(port: tcp.Port, room: Callable[[], int]) -> None:
     port.doRead = accept_some  # type: ignore[method-assign]
     if port.backlog == tcp.Port.backlog:  # else it is the operator's word, or systemd's
         port.socket.listen(BACKLOG)
+    with suppress(OSError):  # a UNIX socket
+        port.socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT)

@@ -228,7 +228,9 @@ def _come(kind: str, port: int, blob: str, context: ssl.SSLContext) -> ssl.SSLSo
     plain.settimeout(30)
     plain.connect(("127.0.0.1", port))
     member = context.wrap_socket(plain)
-    token = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    # Nobody gets more than three quarters of all places for requests that are under way.
+    user = VICTIMS[1] if kind == "slow read" else USER
+    token = base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
     host = f"Host: localhost\r\nAuthorization: Basic {token}\r\n"
     if kind == "idle":
         member.sendall(f"GET /v2/ HTTP/1.1\r\n{host}\r\n".encode())

@@ -7,12 +7,15 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import ssl
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+from regguard.transport.accepting import UNSENT
 from tests.e2e.programs import PATIENCE, Guard
 
 MEBIBYTE = 1 << 20
@@ -73,15 +76,57 @@ class Watched:
             watcher.join()
 
 
-def test_i24_a_gibibyte_leaves_no_trace(guard: Guard) -> None:
-    """1 GiB pushed and pulled: the process grows by at most 32 MiB and opens no file."""
+def connect(guard: Guard) -> tuple[http.client.HTTPSConnection, dict[str, str]]:
+    """A connection, and what a pusher's requests carry."""
     connection = http.client.HTTPSConnection(
         "localhost",
         guard.port,
         timeout=PATIENCE,
         context=ssl.create_default_context(cafile=guard.ground.ca),
     )
-    headers = {"Authorization": "Basic " + b64encode(guard.ground.as_pusher.encode()).decode()}
+    token = b64encode(guard.ground.as_pusher.encode()).decode()
+    return connection, {"Authorization": f"Basic {token}"}
+
+
+def test_h03_the_kernel_does_not_keep_much_for_who_reads_nothing(guard: Guard) -> None:
+    """Without a limit it keeps 4 MiB for each, and a crowd of them fills what it has for TCP."""
+    connection, headers = connect(guard)
+    body = os.urandom(16 * MEBIBYTE)
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    connection.request("POST", "/v2/team/unread/blobs/uploads/", headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    target = answer.headers["Location"].removeprefix(guard.url)
+    connection.request("PUT", f"{target}&digest={digest}", body, headers)
+    assert connection.getresponse().status == 201
+    connection.close()
+
+    reader, headers = connect(guard)
+    reader.connect()
+    reader.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    ours = reader.sock.getsockname()[1]
+
+    def kept() -> int:
+        """Octets in the sending queue of the guard's side, as /proc/net/tcp shows it."""
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[1].endswith(f":{guard.port:04X}") and words[2].endswith(f":{ours:04X}"):
+                return int(words[4].partition(":")[0], 16)
+        raise AssertionError("no such connection")
+
+    reader.request("GET", f"/v2/team/unread/blobs/{digest}", headers=headers)
+    guard.program.wait_until("a full queue", lambda: kept() > UNSENT // 2)
+    before = -1
+    while before < kept():
+        before = kept()
+        time.sleep(0.2)
+    assert kept() <= 2 * UNSENT
+    reader.close()
+
+
+def test_i24_a_gibibyte_leaves_no_trace(guard: Guard) -> None:
+    """1 GiB pushed and pulled: the process grows by at most 32 MiB and opens no file."""
+    connection, headers = connect(guard)
 
     def ask(method: str, target: str, body: object = None, **more: str) -> http.client.HTTPResponse:
         connection.request(method, target, body, {**headers, **more})  # type: ignore[arg-type]

@@ -85,6 +85,7 @@ DRAIN_BYTES = 64 * 1024
 more than that)."""
 
 _TOO_SLOW = "client sends its body too slowly"
+_BROKEN_OFF = "client closed in the body"
 
 _HEAD, _BODY, _ANSWER, _DRAIN, _LINGER, _CLOSED = range(6)
 _STATES = ("HEAD", "BODY", "ANSWER", "DRAIN", "LINGER", "CLOSED")
@@ -175,8 +176,10 @@ class Channel(Protocol):
         self._peer_finished = True
         if self._state == _ANSWER:
             return
+        if self._buffer and (self._state == _BODY or self.outflow.blocked):
+            return  # in one turn with the end, as TLS may deliver it: that comes first
         if self._state == _BODY:
-            self._break("client closed in the body")
+            self._break(_BROKEN_OFF)
         elif self._state != _CLOSED:
             self._close()
 
@@ -338,7 +341,10 @@ class Channel(Protocol):
         if data:
             self._take_body(data)
         if self._state == _BODY:
-            self._resume()
+            if self._peer_finished:
+                self._break(_BROKEN_OFF)
+            else:
+                self._resume()
 
     def send_continue(self) -> None:
         """See ``Request.send_continue``."""
@@ -457,6 +463,8 @@ class Channel(Protocol):
             data, self._buffer = self._buffer, b""
             self._resume()
             self._drain_body(data)
+            if self._peer_finished and self._state == _DRAIN:
+                self._close()
         else:
             self._next()
 

@@ -108,6 +108,7 @@ class Channel(Protocol):
         self.send_deadline: float = inf
         self.outflow = Outflow(self)
         self._forwards = False
+        self._named = False
         self._unsent = inf
         self._taken_at = 0.0
         self._state = _HEAD
@@ -141,6 +142,7 @@ class Channel(Protocol):
 
     def client_named(self) -> None:
         """A PROXY header said who the client is: now its network counts."""
+        self._named = True
         admission = self.site.admission
         admission.leave(self.network)
         network = admission.network_of(host_of(self.transport.getPeer()))
@@ -314,7 +316,10 @@ class Channel(Protocol):
 
     def _meet(self) -> None:
         self.client = host_of(self.transport.getPeer())
-        self._forwards = bool(self.site.trusted) and self.site.trusted.trusts(self.client)
+        site = self.site
+        # A balancer for TCP that does not know its client passes on what that one writes.
+        is_known = self._named or not site.introduced
+        self._forwards = is_known and bool(site.trusted) and site.trusted.trusts(self.client)
 
     def _refuse(self, error: MalformedRequest) -> None:
         """Answer what is no request, and read no further."""

@@ -348,7 +348,7 @@ class Channel(Protocol):
         if self._state == _BODY:
             if self._peer_finished:
                 self._break(_BROKEN_OFF)
-            else:
+            elif self.deadline < inf:  # else the sink paused us
                 self._resume()
 
     def send_continue(self) -> None:
@@ -366,7 +366,9 @@ class Channel(Protocol):
         request, sink = self.request, self._sink
         assert request is not None
         assert sink is not None
-        self.deadline = min(self.deadline + len(data) / BODY_RATE, self.site.now + BODY_TIMEOUT)
+        if self.deadline < inf:  # else it was on its way when the sink paused us
+            saved = self.deadline + len(data) / BODY_RATE
+            self.deadline = min(saved, self.site.now + BODY_TIMEOUT)
         try:
             data, rest = self._body.feed(data)
         except MalformedRequest as error:

@@ -187,6 +187,17 @@ def test_h02_what_the_registry_holds_back_is_not_the_clients_fault(door: Door) -
     assert door.seen[0].ended
 
 
+def test_h02_what_was_on_its_way_when_the_registry_paused_starts_no_clock(door: Door) -> None:
+    """TLS in memory delivers some records after a pause; then only the registry is waited for."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 1000))
+    door.seen[0].request.body_producer.pauseProducing()
+    door.channel(wire).dataReceived(bytes(100))
+    door.wait(1000)
+
+    assert not door.seen[0].gone
+
+
 def test_h02_silence_after_the_answer_began_cuts_the_connection(door: Door) -> None:
     """An answer can't be taken back."""
     wire = door.connect()

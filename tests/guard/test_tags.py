@@ -17,6 +17,7 @@ from regguard.guard import resource
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
     MOST_OCTETS,
+    MOST_OCTETS_OF_ONE,
     MOST_PAGES,
     MOST_TAGS,
     MOST_WAITING,
@@ -833,9 +834,9 @@ def test_too_many_writes_are_put_off(guarded: Guarded, questions: Questions) -> 
 
 
 def test_h03_too_many_manifests_at_once_are_put_off(guarded: Guarded, questions: Questions) -> None:
-    """503 with Retry-After while as much as may be is held: read, waiting, or on its way."""
+    """503 with Retry-After while a user holds as much as one may: read, waiting, or on its way."""
     body = bytes(LARGEST_MANIFEST)
-    count = MOST_OCTETS // LARGEST_MANIFEST
+    count = MOST_OCTETS_OF_ONE // LARGEST_MANIFEST
     clients = [send(guarded, put(body)) for _ in range(count)]
     late = guarded.ask(put(NEW))
     check_failed(late, 503)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
-    ConnectBindError,
     ConnectError,
     TCPTimedOutError,
     TimeoutError,
@@ -24,7 +23,13 @@ from twisted.internet.error import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from regguard.relay.upstream import Answering, Upstream, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstream import (
+    Answering,
+    Upstream,
+    UpstreamConnection,
+    UpstreamFailure,
+    lacks_socket,
+)
 
 if TYPE_CHECKING:
     from regguard.relay.exchange import Relay
@@ -121,8 +126,7 @@ class Sending(Answering):
         self._connecting = None
         if self._over or self._try_next():
             return
-        if failure.check(ConnectBindError):
-            # Out of file descriptors, or of ports.
+        if lacks_socket(failure):
             self._fail(UpstreamFailure(503, "no socket is left to reach the registry"))
         elif failure.check(TimeoutError, TCPTimedOutError):
             self._fail(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.logger import capturedLogs
 
 from tests.front.test_refusals import check_refusal, refuse
 from tests.front.wire import Door, Wire, replies
@@ -356,6 +357,26 @@ def test_a_request_that_waits_behind_a_slow_reader_is_not_late(door: Door) -> No
     wire.send((GET % b"now")[10:])
 
     assert replies(wire.received)[0].status == 200
+
+
+def test_i27_a_fault_at_one_deadline_does_not_end_the_watch(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is cut; the others keep their deadlines, and those that come."""
+    broken, other = door.connect(), door.connect()
+
+    def fail() -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(door.channel(broken), "deadline_passed", fail)
+    with capturedLogs() as logs:
+        door.wait(12)
+    assert [event["log_failure"].getErrorMessage() for event in logs] == ["a fault"]
+    assert (broken.state, other.state) == ("aborted", "closed")
+    late = door.connect()
+    door.wait(12)
+
+    assert late.state == "closed"
 
 
 def test_a_stalled_reader_that_recovers_lives_on(door: Door) -> None:

@@ -230,14 +230,15 @@ class Guard(MultiService):
         settings = self._parts.settings
         wanted, per_network = settings.max_connections
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        files = files_for(wanted, MAX_EXCHANGES, MAX_IDLE)
+        idle = MAX_IDLE * len(self._parts.upstreams)
+        files = files_for(wanted, MAX_EXCHANGES, idle)
         if soft != resource.RLIM_INFINITY and soft < files:
             # The soft limit is low for the sake of programs that use select(2).
             soft = files if hard == resource.RLIM_INFINITY else min(files, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         total = wanted
         if soft != resource.RLIM_INFINITY:
-            total = min(wanted, connections_for(soft, MAX_EXCHANGES, MAX_IDLE))
+            total = min(wanted, connections_for(soft, MAX_EXCHANGES, idle))
         if total < wanted and "max-connections" in settings.said:
             _LOG.warn(
                 "--max-connections {wanted}: {soft} file descriptors are enough for {total}; "

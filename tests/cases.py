@@ -43,8 +43,8 @@ EXCEPT = {
     "H07": "100 MB in chunks of one octet take minutes of one processor, 1.7 microseconds each; "
     "only who may push can send them",
     "I10": "registry 2.8 itself refuses to go on with an upload whose PATCH was cut",
-    "I12": "containerd 1.6 sends a layer again to the same upload, and registry 2.8 refuses that if "
-    "it kept some of the first try",
+    "I12": "containerd 1.6 sends a layer again to the same upload, and registry 2.8 refuses that "
+    "if it kept some of the first try",
     "I13": "there is no readiness to be false before there is an admin endpoint",
     "I24": "3 MB and not a GiB on bad lines, and without loss of packets",
     "I26": "2,000 closes, not 10,000",

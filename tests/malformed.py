@@ -212,11 +212,12 @@ _NOT_CANONICAL = {
 _NOWHERE = {
     "c05": (b"/v2/secret" + _M + b"/",),
     "c06": (*(b"/v2foo", b"/V2/", b"/metrics", b"/debug/pprof", b"/_ping", b"/v1/", b"/v1/_ping"),),
-    "c14": (
-        *(b"/v2/a/manifests/" + b"t" * 129, b"/v2/a/blobs/sha256:short", b"/v2/a/blobs/sha512:"),
-        *(b"/v2/a/manifests/sha256:short",),
-    ),
+    "c14": (b"/v2/a/manifests/" + b"t" * 129, b"/v2/a/blobs/sha512"),
 }
+_NO_DIGESTS = tuple(
+    b"/v2/a/" + rest
+    for rest in (b"blobs/sha256:short", b"blobs/sha512:", b"manifests/sha256:short")
+)
 _DOTS = (b"/v2/a/manifests/.", b"/v2/a/manifests/..", b"/v2/a/blobs/uploads/..")
 
 ELSEWHERE = [
@@ -230,6 +231,7 @@ ELSEWHERE = [
         for case, targets in _NOWHERE.items()
         for number, target in enumerate(targets)
     ],
+    *[_target(f"c14-digest-{number}", target, 400) for number, target in enumerate(_NO_DIGESTS)],
     *[_target(f"c14-dots-{number}", target, 400) for number, target in enumerate(_DOTS)],
     _target("c06-root", b"/", 200),
     _target("a27-options", b"*", 405, b"OPTIONS"),

@@ -17,6 +17,8 @@ from regguard import options, parts, service
 from regguard.access import Denial, Grant, parse_access
 from regguard.auth.files import POLL_INTERVAL
 from regguard.auth.hashes import StoredHash
+from regguard.front.admission import RESERVED_FILES
+from regguard.relay.upstream import MAX_IDLE
 
 # Of checkers that Twisted brings, and we do not use.
 pytestmark = pytest.mark.filterwarnings("ignore:'(spwd|crypt)' is deprecated")
@@ -398,3 +400,18 @@ def test_a_configuration_from_a_pipe_is_read_once(start: Start) -> None:
         "alice", frozenset(), parse_access(*map(str.encode, PUT))
     )
     assert isinstance(verdict, Grant)
+
+
+@pytest.mark.parametrize("registries", [1, 3])
+def test_h06_each_registry_may_keep_idle_connections(
+    start: Start, monkeypatch: pytest.MonkeyPatch, registries: int
+) -> None:
+    """Their file descriptors are not for clients."""
+    limit = 1024
+    monkeypatch.setattr(service.resource, "getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr(service.resource, "setrlimit", lambda which, limits: None)
+    upstreams = [word for n in range(registries - 1) for word in ("--upstream", f"http://r{n}")]
+    running = start("--upstream", "http://registry", *upstreams)
+    room = running.guard._admission().room
+
+    assert room == (limit - RESERVED_FILES - registries * MAX_IDLE) // 2

@@ -127,6 +127,7 @@ _ENDPOINTS = {
     b"tags": _Endpoint("tags", _READ, rb"list"),
     b"referrers": _Endpoint("referrers", _READ, _DIGEST),
 }
+_DIGEST_WORDS = ("manifests", "blobs", "referrers")
 _METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE")
 
 # What distribution takes from an upload's query (handlers/blobupload.go).
@@ -150,8 +151,9 @@ def parse_access(method: bytes, target: bytes) -> Access:
 
     :param target: the raw request target as it stood in the request line.
     :raises Refusal: 405 for a method that no registry endpoint knows, whatever the target; 400
-        for a target that is not canonical; 404 for one that names no endpoint (``/`` among them:
-        the guard answers that itself); 405 for a method that this endpoint does not have.
+        for a target that is not canonical, or a digest that is none; 404 for one that names no
+        endpoint (``/`` among them: the guard answers that itself); 405 for a method that this
+        endpoint does not have.
     """
     if method not in _METHODS:
         raise _unknown_method(target)
@@ -192,7 +194,11 @@ def _locate(path: bytes) -> tuple[_Endpoint, bytes, str, str]:
     if endpoint is _UPLOAD and not reference:
         return _UPLOAD_START, path, name.decode(), ""
     if not endpoint.is_reference(reference):
-        raise _nowhere(path)
+        refusal = _nowhere(path)
+        if refusal.status == 404 and b":" in reference and endpoint.word in _DIGEST_WORDS:
+            # OCI end-12 asks for 400; distribution's blobs have it, too.
+            raise Refusal(400, "DIGEST_INVALID", "this is not a digest")
+        raise refusal
     if words == b"tags":
         return endpoint, path, name.decode(), ""
     return endpoint, path, name.decode(), reference.decode()

@@ -85,6 +85,7 @@ DRAIN_BYTES = 64 * 1024
 more than that)."""
 
 _TOO_SLOW = "client sends its body too slowly"
+_BROKEN_OFF = "client closed in the body"
 
 _HEAD, _BODY, _ANSWER, _DRAIN, _LINGER, _CLOSED = range(6)
 _STATES = ("HEAD", "BODY", "ANSWER", "DRAIN", "LINGER", "CLOSED")
@@ -107,6 +108,7 @@ class Channel(Protocol):
         self.send_deadline: float = inf
         self.outflow = Outflow(self)
         self._forwards = False
+        self._named = False
         self._unsent = inf
         self._taken_at = 0.0
         self._state = _HEAD
@@ -140,6 +142,7 @@ class Channel(Protocol):
 
     def client_named(self) -> None:
         """A PROXY header said who the client is: now its network counts."""
+        self._named = True
         admission = self.site.admission
         admission.leave(self.network)
         network = admission.network_of(host_of(self.transport.getPeer()))
@@ -175,8 +178,10 @@ class Channel(Protocol):
         self._peer_finished = True
         if self._state == _ANSWER:
             return
+        if self._buffer and (self._state == _BODY or self.outflow.blocked):
+            return  # in one turn with the end, as TLS may deliver it: that comes first
         if self._state == _BODY:
-            self._break("client closed in the body")
+            self._break(_BROKEN_OFF)
         elif self._state != _CLOSED:
             self._close()
 
@@ -311,7 +316,10 @@ class Channel(Protocol):
 
     def _meet(self) -> None:
         self.client = host_of(self.transport.getPeer())
-        self._forwards = bool(self.site.trusted) and self.site.trusted.trusts(self.client)
+        site = self.site
+        # A balancer for TCP that does not know its client passes on what that one writes.
+        is_known = self._named or not site.introduced
+        self._forwards = is_known and bool(site.trusted) and site.trusted.trusts(self.client)
 
     def _refuse(self, error: MalformedRequest) -> None:
         """Answer what is no request, and read no further."""
@@ -338,7 +346,10 @@ class Channel(Protocol):
         if data:
             self._take_body(data)
         if self._state == _BODY:
-            self._resume()
+            if self._peer_finished:
+                self._break(_BROKEN_OFF)
+            elif self.deadline < inf:  # else the sink paused us
+                self._resume()
 
     def send_continue(self) -> None:
         """See ``Request.send_continue``."""
@@ -355,7 +366,9 @@ class Channel(Protocol):
         request, sink = self.request, self._sink
         assert request is not None
         assert sink is not None
-        self.deadline = min(self.deadline + len(data) / BODY_RATE, self.site.now + BODY_TIMEOUT)
+        if self.deadline < inf:  # else it was on its way when the sink paused us
+            saved = self.deadline + len(data) / BODY_RATE
+            self.deadline = min(saved, self.site.now + BODY_TIMEOUT)
         try:
             data, rest = self._body.feed(data)
         except MalformedRequest as error:
@@ -457,6 +470,8 @@ class Channel(Protocol):
             data, self._buffer = self._buffer, b""
             self._resume()
             self._drain_body(data)
+            if self._peer_finished and self._state == _DRAIN:
+                self._close()
         else:
             self._next()
 

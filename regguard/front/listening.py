@@ -50,7 +50,7 @@ def listen(
     def prepare(port: Any) -> Any:
         # No connection was accepted yet: that takes a turn of the reactor.
         if isinstance(port, tcp.Port):
-            bound_accepts(port, lambda: site.admission.room)
+            bound_accepts(port, lambda: site.admission.room, clock)
             site.admission.watch(port)
         elif is_tcp(endpoint) and (certificates is not None or site.introduced):
             raise RuntimeError("the reactor's TCP port is none of twisted.internet.tcp")

@@ -110,9 +110,17 @@ class Site(Factory):
     def _look_at_deadlines(self) -> None:
         self.now = now = self.clock.seconds()
         for channel in [c for c in self.channels if min(c.deadline, c.send_deadline) <= now]:
-            channel.deadline_passed()
+            self._act_on(channel, channel.deadline_passed)
         for channel in [c for c in self.channels if c.unwatched and was_reset(c.transport)]:
-            channel.lost_unwatched()
+            self._act_on(channel, channel.lost_unwatched)
+
+    def _act_on(self, channel: Channel, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception:
+            # One connection's fault must not end the watch over the others.
+            _LOG.failure("fault in {channel}", channel=channel)
+            channel.abort()
 
     def ended(self, request: Request) -> None:
         """A request came to an end; a log that fails costs nobody an answer."""

@@ -65,7 +65,8 @@ async def catalog_page(relay: Relay, user: User, policy: Policy, access: Access)
         if len(told) > size or reading.is_over:
             return _page([*told][:size], size if len(told) > size else None)
     if not told:
-        raise UpstreamFailure(503, "the registry's catalog is too long to look through")
+        # Not 503: who comes again finds it as long.
+        raise UpstreamFailure(502, "the registry's catalog is too long to look through")
     return _page([*told], size)
 
 

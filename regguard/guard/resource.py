@@ -31,6 +31,7 @@ from regguard.guard.missing import elsewhere, is_missing, no_such_repository
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
     MOST_OCTETS,
+    MOST_OCTETS_OF_ONE,
     Turns,
     check_deletion,
     check_tags,
@@ -70,7 +71,7 @@ class GuardResource:
         self._challenge = answers.challenge(realm)
         self._relay: Relay | None = None
         self._turns = Turns()
-        self._allowance = Allowance(MOST_OCTETS)
+        self._allowance = Allowance(MOST_OCTETS, MOST_OCTETS_OF_ONE)
         self._key = token_bytes(16)
         self._log = Logger(namespace="regguard.guard")
 
@@ -230,7 +231,7 @@ class GuardResource:
             return
         # What is given back when the registry has the write, or nobody will send it.
         held = ExitStack()
-        held.callback(self._allowance.give_back, len(body))
+        held.callback(self._allowance.give_back, user.name, len(body))
         try:
             turn = await _while_there(request, self._turns.take(access.repository))
             held.callback(turn.end)

@@ -24,6 +24,9 @@ MOST_OCTETS = 64 * 1024 * 1024
 """Octets of manifests that are held at once while the registry is asked: sixteen of the largest,
 thousands of usual ones. On its way to the registry each may stand in memory twice."""
 
+MOST_OCTETS_OF_ONE = MOST_OCTETS // 4
+"""The same for one user, who may send them as slowly as anybody may."""
+
 MOST_WAITING = 100
 """Writes that wait for their turn at one repository; nobody pushes so many images at once."""
 

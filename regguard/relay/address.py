@@ -26,7 +26,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from regguard.relay.headers import Origin, check_ends_after_port, split_url
-from regguard.relay.names import KnownName, Resolving, in_own_thread, look_up
+from regguard.relay.names import KnownName, NamedEndpoint, Resolving, in_own_thread, look_up
 
 CONNECT_TIMEOUT = 5
 """Seconds until a registry that does not answer a SYN counts as gone: HAProxy's example, and
@@ -100,7 +100,9 @@ def endpoint_for(address: Address, reactor: Any, trust_root: Any = None) -> IStr
         endpoint = TCP6ClientEndpoint(reactor, host, port, CONNECT_TIMEOUT)
     else:
         name = KnownName(host, reactor, lambda: in_own_thread(reactor, lambda: look_up(host, port)))
-        endpoint = HostnameEndpoint(Resolving(reactor, name), host, port, CONNECT_TIMEOUT)
+        endpoint = NamedEndpoint(
+            HostnameEndpoint(Resolving(reactor, name), host, port, CONNECT_TIMEOUT)
+        )
     if address.scheme == "https":
         options = optionsForClientTLS(host, trustRoot=trust_root)
         endpoint = SecuredEndpoint(wrapClientTLS(options, endpoint), reactor)

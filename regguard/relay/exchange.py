@@ -383,7 +383,8 @@ class Exchange(Sending):
         if self._started:
             clients_turn = connection is not None and connection.paused
         else:
-            clients_turn = not self._body_done and self._request.waits_for_body
+            is_asked = connection is not None and not self._body_done
+            clients_turn = is_asked and self._request.waits_for_body
         if clients_turn:
             # It does not read or does not send: the registry's time begins after that.
             self.waiting_since = now

@@ -15,13 +15,15 @@ from math import inf
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import (
     IAddress,
     IHostnameResolver,
     IHostResolution,
+    IProtocolFactory,
     IReactorPluggableNameResolver,
     IResolutionReceiver,
+    IStreamClientEndpoint,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -167,6 +169,31 @@ class _Resolution:
 
     def cancel(self) -> None:
         """A look-up serves whoever comes next, too."""
+
+
+@implementer(IStreamClientEndpoint)
+class NamedEndpoint:
+    """An endpoint that looks a name up; given up, it fails with CancelledError.
+
+    HostnameEndpoint says then, while it waits for the look-up, that there is no such name.
+    """
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        """As the other endpoint."""
+        connecting: Deferred[Any] = self._endpoint.connect(protocolFactory)
+        # Without a canceller it takes, and drops, what the other one still comes to.
+        outcome: Deferred[Any] = Deferred()
+        connecting.chainDeferred(outcome)
+
+        def given_up(failure: Failure) -> Failure:
+            if failure.check(CancelledError):
+                connecting.cancel()
+            return failure
+
+        return outcome.addErrback(given_up)
 
 
 @implementer(IReactorPluggableNameResolver)

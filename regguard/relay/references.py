@@ -97,8 +97,10 @@ class References:
         ours = _spelled_alike(told)
         if origin == ours and origin not in self._registries:
             return value, True
-        # The other scheme: the registry has not listened when we said which one clients use.
-        if origin not in self._registries and origin.authority != ours.authority:
+        # The other scheme: the registry has not listened when we said which one clients use, and
+        # repeats the port as it stood there.
+        known = (ours.authority, told.authority.lower())
+        if origin not in self._registries and origin.authority not in known:
             return value, False
         # Two slashes at the front of a path alone would name another host.
         return self._prefix + b"/" + rest.lstrip(b"/"), True

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
-    ConnectBindError,
     ConnectError,
     ConnectionRefusedError,
     TCPTimedOutError,
@@ -27,7 +26,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from regguard.relay.upstream import Answering, Upstream, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstream import (
+    Answering,
+    Upstream,
+    UpstreamConnection,
+    UpstreamFailure,
+    lacks_socket,
+)
 
 if TYPE_CHECKING:
     from regguard.relay.exchange import Relay
@@ -137,8 +142,7 @@ class Sending(Answering):
         self._connecting = None
         if self._over or self._try_next() or self._knock_again(failure):
             return
-        if failure.check(ConnectBindError):
-            # Out of file descriptors, or of ports.
+        if lacks_socket(failure):
             self._fail(UpstreamFailure(503, "no socket is left to reach the registry"))
         elif failure.check(TimeoutError, TCPTimedOutError):
             self._fail(

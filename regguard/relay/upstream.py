@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
+from errno import EMFILE, ENFILE
 from math import inf
 from typing import Any, Protocol
 
@@ -280,6 +281,15 @@ class UpstreamConnection(TwistedProtocol):
         """The client is gone; the exchange cuts this connection itself."""
 
 
+def lacks_socket(failure: Failure) -> bool:
+    """Whether connecting failed for want of a file descriptor, or a port, of our own."""
+    why = failure.value
+    # Twisted's UNIX connections let the kernel's own error through.
+    return isinstance(why, ConnectBindError) or (
+        isinstance(why, OSError) and why.errno in (EMFILE, ENFILE)
+    )
+
+
 class Upstream:
     """One registry, its idle connections, and whether it took the latest connection.
 
@@ -341,9 +351,8 @@ class Upstream:
     def _not_connected(self, failure: Failure, began: float) -> Failure:
         # Given up by whoever asked, for want of a socket of our own, or overtaken: that says
         # nothing of the registry.
-        if failure.check(CancelledError, ConnectingCancelledError, ConnectBindError) or (
-            began < self._connected_at
-        ):
+        given_up = failure.check(CancelledError, ConnectingCancelledError)
+        if given_up or lacks_socket(failure) or began < self._connected_at:
             return failure
         now = self._clock.seconds()
         if self.is_up:

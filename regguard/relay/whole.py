@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -21,30 +22,37 @@ class Allowance:
     """How many octets all bodies that are read whole may hold together.
 
     What has come counts, not what was announced: who sends nothing takes nothing from others.
+    ``of_one`` is the most that one user's bodies may hold: who sends slowly leaves room, too.
     """
 
-    __slots__ = ("free",)
+    __slots__ = ("_held", "_of_one", "free")
 
-    def __init__(self, octets: int) -> None:
+    def __init__(self, octets: int, of_one: int) -> None:
         self.free = octets
+        self._of_one = of_one
+        self._held: Counter[str] = Counter()
 
-    def take(self, octets: int) -> bool:
+    def take(self, user_name: str, octets: int) -> bool:
         """Whether there was room for so many more, which are then to be given back."""
-        if octets > self.free:
+        if octets > self.free or self._held[user_name] + octets > self._of_one:
             return False
         self.free -= octets
+        self._held[user_name] += octets
         return True
 
-    def give_back(self, octets: int) -> None:
+    def give_back(self, user_name: str, octets: int) -> None:
         """So many are held no more."""
         self.free += octets
+        self._held[user_name] -= octets
+        if not self._held[user_name]:
+            del self._held[user_name]
 
 
 def read_whole(request: Any, limit: int, allowance: Allowance) -> Deferred[bytes]:
     """The body of ``request`` (a ``front.Request``), if it has at most ``limit`` octets.
 
-    Its octets are taken from the ``allowance``; the caller gives them back when the body is of no
-    more use.  Nothing is taken where the Deferred fails.
+    Its octets are taken from the ``allowance`` in its user's name; the caller gives them back when
+    the body is of no more use.  Nothing is taken where the Deferred fails.
 
     Sends ``100 Continue`` where that is due; so who must not send its body is to be refused
     before.  Fails with BodyTooLong: at once, and without the 100, where the length says so; and
@@ -80,7 +88,7 @@ class WholeBody:
         why: Exception
         if len(self._collected) + len(data) > self._limit:
             why = BodyTooLong(self._limit)
-        elif not self._allowance.take(len(data)):
+        elif not self._allowance.take(self._request.user_name, len(data)):
             why = UpstreamFailure(503, "too many manifests are under way")
         else:
             self._collected += data
@@ -105,5 +113,5 @@ class WholeBody:
         self._drop()
 
     def _drop(self) -> None:
-        self._allowance.give_back(len(self._collected))
+        self._allowance.give_back(self._request.user_name, len(self._collected))
         self._collected.clear()

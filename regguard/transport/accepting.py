@@ -3,16 +3,21 @@
 ``tcp.Port`` accepts a hundred and more in one turn, and would not notice that it was stopped after
 the first.  A full process stops it before file descriptors run out: Twisted then closes whoever
 waits, and so would a log or a password file that needs one be closed out.
+
+Nor does it notice that the whole machine has no file or memory left for a connection, and would try
+again in every turn, for as long as somebody waits.
 """
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable
 from contextlib import suppress
-from socket import IPPROTO_TCP, TCP_NOTSENT_LOWAT
 from typing import Any
 
 from twisted.internet import tcp
+from twisted.internet.interfaces import IReactorTime
 
 BACKLOG = 1024
 """Connections that wait in the kernel to be accepted; Twisted's 50 are fewer than docker opens in a
@@ -27,9 +32,28 @@ UNSENT = 256 * 1024
 Linux would let it be four megabytes, and six hundred clients that read nothing would fill what it
 has for all of TCP: then others stall, too.  Connections inherit it from the port."""
 
+PAUSE = 1.0
+"""Seconds until a port asks the kernel again that had nothing left for one more connection."""
 
-def bound_accepts(port: tcp.Port, room: Callable[[], int]) -> None:
-    """Let ``port`` accept at most ``room()`` connections in each turn."""
+_NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class _Listener(socket.socket):
+    """A listening socket that tells when the kernel has nothing left."""
+
+    when_nothing_left: Callable[[], None]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().accept()
+        except OSError as error:
+            if error.errno in _NOTHING_LEFT:
+                self.when_nothing_left()
+            raise
+
+
+def bound_accepts(port: tcp.Port, room: Callable[[], int], clock: IReactorTime) -> None:
+    """Let ``port`` accept at most ``room()`` connections in each turn, and rest where it can't."""
     accept = port.doRead
 
     def accept_some() -> Any:
@@ -39,8 +63,21 @@ def bound_accepts(port: tcp.Port, room: Callable[[], int]) -> None:
             port.numberAccepts = min(port.numberAccepts, some)
             accept()  # type: ignore[no-untyped-call]
 
+    def rest() -> None:
+        port.pauseProducing()
+        clock.callLater(PAUSE, go_on)
+
+    def go_on() -> None:
+        if room() > 0:  # else whoever leaves resumes it
+            port.resumeProducing()
+
+    listener = _Listener(fileno=port.socket.detach())
+    listener.setblocking(False)
+    listener.when_nothing_left = rest
+    port.socket = listener
+    port.fileno = listener.fileno  # type: ignore[method-assign]
     port.doRead = accept_some  # type: ignore[method-assign]
     if port.backlog == tcp.Port.backlog:  # else it is the operator's word, or systemd's
         port.socket.listen(BACKLOG)
     with suppress(OSError):  # a UNIX socket
-        port.socket.setsockopt(IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT)
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)

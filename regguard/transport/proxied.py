@@ -140,7 +140,7 @@ def _block(header: bytes) -> tuple[str, int] | None:
 class _Proxied(_Base):
     """A connection whose ``getPeer`` is what the PROXY header says.
 
-    The protocol's ``client_named`` is called when it has said so.
+    The protocol's ``client_named`` is called when it has said so; it need not name anybody.
     """
 
     _header: ProxyHeader | None = None
@@ -174,7 +174,7 @@ class _Proxied(_Base):
             host, port = header.source
             kind = address.IPv6Address if ":" in host else address.IPv4Address
             self._client = kind("TCP", host, port)
-        self.protocol.client_named()  # type: ignore[attr-defined]
+            self.protocol.client_named()  # type: ignore[attr-defined]
         # Not super's: whoever aborts a connection puts another one in its place.
         return self.doRead() if taken < len(ahead) else None
 

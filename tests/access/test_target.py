@@ -271,14 +271,22 @@ def test_c06_what_leads_to_no_endpoint_is_404(target: str, code: str) -> None:
 @pytest.mark.parametrize(
     "target",
     ["/v2/a/manifests/" + "t" * 129, "/v2/a/manifests/.INVALID_MANIFEST_NAME",
-     "/v2/a/manifests/-x", "/v2/a/manifests/sha256:short", "/v2/a/manifests/:", "/v2/a/manifests/",
-     "/v2/a/blobs/sha256:short", "/v2/a/blobs/sha512:", "/v2/a/blobs/latest", "/v2/a/blobs/",
-     f"/v2/a/blobs/:{'0' * 64}", f"/v2/a/blobs/sha256-{'0' * 64}", "/v2/a/referrers/latest",
+     "/v2/a/manifests/-x", "/v2/a/manifests/", "/v2/a/blobs/latest", "/v2/a/blobs/",
+     f"/v2/a/blobs/sha256-{'0' * 64}", "/v2/a/referrers/latest", "/v2/a/tags/sha256:short",
      "/v2/a/blobs/uploads/a:b", "/v2/a/blobs/uploads/a+b"],
 )  # fmt: skip
 def test_c14_what_is_no_reference_is_404(target: str) -> None:
     """A tag, digest or upload id outside its grammar names nothing (OCI conformance: 404)."""
     assert refusal("GET", target).status == 404
+
+
+@pytest.mark.parametrize("word", ["manifests", "blobs", "referrers"])
+@pytest.mark.parametrize("digest", ["sha256:short", "sha512:", ":", ":" + "0" * 64, "sha256:a:b"])
+def test_c14_what_is_meant_for_a_digest_and_is_none_is_400(word: str, digest: str) -> None:
+    """As the registry's blobs and OCI's referrers have it; a tag has no colon."""
+    found = refusal("GET", f"/v2/a/{word}/{digest}")
+
+    assert (found.status, found.code) == (400, "DIGEST_INVALID")
 
 
 def test_c14_the_longest_tag_has_128_characters() -> None:

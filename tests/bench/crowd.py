@@ -2,10 +2,10 @@
 
 The crowds: 10,000 clients that asked once and keep their TLS connection; clients that send their
 request head by one octet in five seconds, clients that push a body in this way, and clients that
-pull a megabyte and read nothing, 1,667 of each.  One crowd after the other comes to a regguard of its
-own, and then all of them at once to one.  Meanwhile another user asks nearly 100 times a second,
-by turns over a kept-alive connection and over a new one.  Prints the user's p99 at rest and in the
-crowd, when the last of a slow crowd was cut off, and the memory for each of the idle.
+pull a megabyte and read nothing, 1,667 of each.  One crowd after the other comes to a regguard of
+its own, and then all of them at once to one.  Meanwhile another user asks nearly 100 times a
+second, by turns over a kept-alive connection and over a new one.  Prints the user's p99 at rest and
+in the crowd, when the last of a slow crowd was cut off, and the memory for each of the crowd.
 
 The registry is a real one.  Everything runs on 127.0.0.1; the crowd has the lowest priority, since
 real ones have machines of their own.  It needs ``ulimit -n`` of 20,000 or more.

@@ -156,9 +156,17 @@ OTHERWISE = [
         (
             Ask("GET", "/v2/_nothing", 404),
             Ask("GET", "/v2/{n}/tags/list/", 301),
-            Ask("GET", "/v2/{n}/blobs/sha256:short", 400),
             Ask("GET", "/v2/{n}/manifests/.INVALID_MANIFEST_NAME", 404),
             Ask("GET", f"/v2/{{n}}/manifests/{'t' * 129}", 404),
+        ),
+    ),
+    Otherwise(
+        "a digest that is none",
+        400,
+        "DIGEST_INVALID",
+        (
+            Ask("GET", "/v2/{n}/blobs/sha256:short", 400),
+            Ask("GET", "/v2/{n}/blobs/sha256:", 404),
             Ask("GET", f"/v2/{{n}}/manifests/sha256:{'0' * 31}", 500),
         ),
     ),

@@ -164,6 +164,20 @@ def test_an_introduced_client_counts_for_its_own_network() -> None:
     door.check_and_close()
 
 
+@pytest.mark.parametrize("introduced", [False, True])
+def test_b07_a_client_whom_the_balancer_cannot_name_speaks_for_nobody(introduced: bool) -> None:
+    """What it writes passes a balancer for TCP untouched; a proxy behind that one is named."""
+    door = door_for(100, introduced=True)
+    wire = door.connect("10.0.0.5")
+    if introduced:
+        wire.peerAddr = wire.peerAddr.__class__("TCP", "10.0.0.6", 1)
+        door.channel(wire).client_named()
+    wire.send(b"GET /now HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n")
+
+    assert door.logged[0].client == ("198.51.100.1" if introduced else "10.0.0.5")
+    door.check_and_close()
+
+
 # -- file descriptors --------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from twisted.logger import capturedLogs
 
 from tests.front.test_refusals import check_refusal, refuse
 from tests.front.wire import Door, Wire, replies
@@ -187,6 +188,17 @@ def test_h02_what_the_registry_holds_back_is_not_the_clients_fault(door: Door) -
     assert door.seen[0].ended
 
 
+def test_h02_what_was_on_its_way_when_the_registry_paused_starts_no_clock(door: Door) -> None:
+    """TLS in memory delivers some records after a pause; then only the registry is waited for."""
+    wire = door.connect()
+    wire.send(PUT % (b"take", 1000))
+    door.seen[0].request.body_producer.pauseProducing()
+    door.channel(wire).dataReceived(bytes(100))
+    door.wait(1000)
+
+    assert not door.seen[0].gone
+
+
 def test_h02_silence_after_the_answer_began_cuts_the_connection(door: Door) -> None:
     """An answer can't be taken back."""
     wire = door.connect()
@@ -345,6 +357,26 @@ def test_a_request_that_waits_behind_a_slow_reader_is_not_late(door: Door) -> No
     wire.send((GET % b"now")[10:])
 
     assert replies(wire.received)[0].status == 200
+
+
+def test_i27_a_fault_at_one_deadline_does_not_end_the_watch(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is cut; the others keep their deadlines, and those that come."""
+    broken, other = door.connect(), door.connect()
+
+    def fail() -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(door.channel(broken), "deadline_passed", fail)
+    with capturedLogs() as logs:
+        door.wait(12)
+    assert [event["log_failure"].getErrorMessage() for event in logs] == ["a fault"]
+    assert (broken.state, other.state) == ("aborted", "closed")
+    late = door.connect()
+    door.wait(12)
+
+    assert late.state == "closed"
 
 
 def test_a_stalled_reader_that_recovers_lives_on(door: Door) -> None:

@@ -130,6 +130,60 @@ def test_h09_half_of_a_next_request_is_none(door: Door) -> None:
     assert wire.state == "closed"
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("behaviour", [b"take", b"later", b"now"])
+def test_i10_a_body_that_breaks_off_behind_another_request_is_not_waited_for(
+    door: Door, behaviour: bytes, framing: bytes
+) -> None:
+    """Whether it is taken, asked for later, or to be skipped: nothing more will come."""
+    wire = door.connect()
+    wire.send(GET % b"later" + b"PUT /%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n3" % (behaviour, framing))
+    wire.finish_sending()
+    door.seen[0].answer("first")
+    wire.turn()
+    if behaviour == b"later":
+        door.seen[1].request.receive_body(door.seen[1])
+        wire.turn()
+
+    first, second = replies(wire.received)
+    assert first.body == b"first"
+    assert second.status == (200 if behaviour == b"now" else 400)
+    assert not door.seen[1].ended
+    assert wire.state == "closed"
+
+
+def test_h09_a_client_may_close_its_side_before_its_body_is_asked_for(door: Door) -> None:
+    """Body and close_notify come in one turn; what came whole is whole."""
+    wire = door.connect()
+    channel = door.channel(wire)
+    channel.dataReceived(PUT % (b"later", 5) + b"whole")
+    # TLSServer delivers both, though the first one paused it.
+    wire.reading = False
+    channel.readConnectionLost()
+    seen = door.seen[0]
+    assert not seen.gone
+    seen.request.receive_body(seen)
+    seen.answer()
+    wire.turn()
+
+    assert [reply.body for reply in replies(wire.received)] == [b"/later whole"]
+    assert wire.state == "closed"
+
+
+def test_h09_what_waits_behind_a_slow_reader_is_served_after_the_end(door: Door) -> None:
+    """The next request came whole, in one turn with the end, while nothing could be sent."""
+    wire = door.connect()
+    wire.client_reads = False
+    channel = door.channel(wire)
+    channel.dataReceived(GET % b"now" + GET % b"now")
+    wire.reading = False
+    channel.readConnectionLost()
+    wire.read()
+
+    assert len(replies(wire.received)) == 2
+    assert wire.state == "closed"
+
+
 # -- aborts ------------------------------------------------------------------------------------
 
 

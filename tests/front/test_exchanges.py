@@ -284,6 +284,37 @@ def test_the_taker_of_a_body_can_pause_the_client(door: Door) -> None:
     assert replies(wire.received)[0].body == b"done"
 
 
+def test_the_taker_of_a_body_can_pause_in_what_came_with_the_head(door: Door) -> None:
+    """The registry takes nothing more; then there is nothing to read, and nobody is late."""
+
+    def hold(seen: Seen) -> None:
+        seen.request.receive_body(Holding(seen))
+
+    class Holding:
+        def __init__(self, seen: Seen) -> None:
+            self._seen = seen
+
+        def body_data(self, data: bytes) -> None:
+            self._seen.body_data(data)
+            self._seen.request.body_producer.pauseProducing()
+
+        def body_end(self) -> None:
+            self._seen.body_end()
+
+    door.script.paths[b"/hold"] = hold
+    wire = door.connect()
+    wire.send(PUT % (b"hold", 10, b"start"))
+    seen = door.seen[0]
+    assert not wire.reading
+    wire.send(b"-rest")
+    door.wait(1000)
+    assert (bytes(seen.body), seen.gone) == (b"start", [])
+    seen.request.body_producer.resumeProducing()
+    wire.turn()
+
+    assert (bytes(seen.body), seen.ended) == (b"start-rest", 1)
+
+
 def test_a_late_pause_does_not_stop_the_next_request(door: Door) -> None:
     """The registry's transport may pause its producer when the body is long over."""
     wire = door.connect()

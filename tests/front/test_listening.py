@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from OpenSSL import SSL
@@ -95,6 +97,50 @@ def test_h06_a_port_accepts_no_more_than_there_is_room_for(tmp_path: Path) -> No
     assert len(door.site.channels) == 1
     assert port in reactor.getReaders()
     clients[9].close()
+    stopped = port.stopListening()
+    assert stopped is not None
+    turn()
+    CASE.successResultOf(stopped)
+    door.check_and_close()
+
+
+@pytest.mark.parametrize("why", [errno.ENFILE, errno.EMFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_h06_a_kernel_that_has_nothing_left_is_asked_again_a_second_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: int
+) -> None:
+    """Not in every turn of the reactor, for whoever is there needs those."""
+    reactor = SelectReactor()
+    now = [0.0]
+    monkeypatch.setattr(reactor, "seconds", lambda: now[0])
+    door = Door(watched=False)
+    path = tmp_path / "sock"
+    endpoint = serverFromString(reactor, f"unix:{path}")
+    port = CASE.successResultOf(listen(endpoint, door.site, None, reactor))
+    tries = []
+
+    def starved(self: socket.socket) -> Any:
+        tries.append(now[0])
+        raise OSError(why, "starved")
+
+    def turn() -> None:
+        for _ in range(20):
+            reactor.runUntilCurrent()
+            reactor.doIteration(0)
+
+    with monkeypatch.context() as patch, socket.socket(socket.AF_UNIX) as client:
+        patch.setattr(socket.socket, "accept", starved)
+        client.connect(str(path))
+        for each in range(3):
+            now[0] = float(each)
+            turn()
+        assert sorted(set(tries)) == [0.0, 1.0, 2.0]
+        # Twisted gives up a descriptor of its own, and asks once more.
+        assert len(tries) <= 6
+        patch.undo()
+        now[0] = 3.0
+        turn()
+        assert len(door.site.channels) == 1
+    turn()
     stopped = port.stopListening()
     assert stopped is not None
     turn()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from twisted.internet import error
 from twisted.internet.endpoints import (
-    HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
     UNIXClientEndpoint,
@@ -20,6 +19,7 @@ from zope.interface.verify import verifyObject
 
 from regguard.relay.address import CONNECT_TIMEOUT, Address, SecuredEndpoint, endpoint_for
 from regguard.relay.headers import Origin
+from regguard.relay.names import NamedEndpoint
 from regguard.relay.upstream import UpstreamConnection
 from tests.relay.world import Peer, World, get, read_answer
 
@@ -149,7 +149,7 @@ def test_f01_a_refusal_never_shows_the_password(url: str) -> None:
     [
         ("http://127.0.0.1:5000", TCP4ClientEndpoint),
         ("http://[::1]:5000", TCP6ClientEndpoint),
-        ("http://registry:5000", HostnameEndpoint),
+        ("http://registry:5000", NamedEndpoint),
         ("http+unix:///run/registry.sock", UNIXClientEndpoint),
     ],
 )

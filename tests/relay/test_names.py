@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver
@@ -18,12 +18,14 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
+from regguard.relay import Address, Upstream
 from regguard.relay.names import (
     FRESH,
     LOOKUP_TIMEOUT,
     PATIENCE,
     Addresses,
     KnownName,
+    NamedEndpoint,
     Resolving,
     in_own_thread,
     look_up,
@@ -257,6 +259,37 @@ def test_who_gives_up_waiting_harms_nobody(service: Service) -> None:
 
     assert told.addresses == ONE
     assert reactor.tcpClients == []
+
+
+def test_who_gives_up_waiting_says_nothing_of_the_registry(
+    service: Service, log_lines: list[str]
+) -> None:
+    """A client that leaves during a look-up; Twisted says then that there is no such name."""
+    reactor = MemoryReactorClock()
+    endpoint = NamedEndpoint(HostnameEndpoint(Resolving(reactor, service.name), "registry", 5000))
+    upstream = Upstream(Address.parse("http://registry:5000"), endpoint, reactor)
+    outcome: list[Any] = []
+    connecting = upstream.connect().addBoth(outcome.append)
+    connecting.cancel()
+    assert outcome[0].check(CancelledError)
+    service.answer(ONE)
+
+    assert upstream.is_up
+    assert log_lines == []
+    assert reactor.tcpClients == []
+
+
+def test_who_gives_up_connecting_ends_it(known: Service) -> None:
+    """No socket stays behind."""
+    reactor = MemoryReactorClock()
+    endpoint = NamedEndpoint(HostnameEndpoint(Resolving(reactor, known.name), "registry", 5000))
+    connecting = endpoint.connect(Factory.forProtocol(Protocol)).addErrback(lambda _: None)
+    known.answer(ONE)
+    assert len(reactor.connectors) == 1
+    connecting.cancel()
+
+    assert reactor.connectors[0].stoppedConnecting
+    assert reactor.getDelayedCalls() == []
 
 
 # -- threads ---------------------------------------------------------------------------------

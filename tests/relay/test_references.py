@@ -98,6 +98,15 @@ def test_a_registry_that_does_not_know_of_tls_is_corrected(authority: bytes) -> 
     )
 
 
+@pytest.mark.parametrize("scheme", [b"http", b"https"])
+def test_a_registry_that_does_not_know_of_tls_repeats_the_clients_port(scheme: bytes) -> None:
+    """Whoever asks for r.example:443 is told of http://r.example:443."""
+    told = Origin(scheme, b"r.example:443" if scheme == b"https" else b"r.example:80")
+    other = b"http" if scheme == b"https" else b"https"
+
+    assert location(other + b"://" + told.authority + UPLOAD, told=told) == UPLOAD
+
+
 def test_d19_a_path_of_two_slashes_does_not_become_another_host() -> None:
     """http://upstream//evil/x cut to //evil/x would lead clients to the host evil."""
     assert location(b"http://127.0.0.1:5000//evil/x") == b"/evil/x"

@@ -216,12 +216,31 @@ def test_h11_a_request_does_not_wait_for_one_silent_registry_after_another(three
     assert three.registries[2]._waiting == []
 
 
+def test_a_body_that_waits_buys_no_registry_time(three: World) -> None:
+    """The client's turn begins when there is a registry to send to."""
+    for each in three.registries:
+        each.accepting = False
+    client = three.client()
+    client.send(get(b"/v2/a/blobs/uploads/1", b"PUT", b"Content-Length: 5"))
+    for each in three.registries[:2]:
+        three.reactor.pass_time(CONNECT_TIMEOUT)
+        each.refuse(error.TimeoutError())
+
+    assert read_answer(client.take(), b"PUT").status == 504
+    assert three.registries[2]._waiting == []
+
+
+@pytest.mark.parametrize(
+    "why",
+    [error.ConnectBindError(24, "Too many open files"), OSError(24, "Too many open files")],
+    ids=["tcp", "unix"],
+)
 def test_h06_without_a_socket_of_our_own_no_registry_is_to_blame(
-    three: World, log_lines: list[str]
+    three: World, log_lines: list[str], why: Exception
 ) -> None:
     """503, and the next request finds everything as it was."""
     for each in three.registries:
-        each.failure = error.ConnectBindError(24, "Too many open files")
+        each.failure = why
     assert read_answer(ask(three).take()).status == 503
     assert [each.is_up for each in three.upstreams] == [True, True, True]
     assert not any("is down" in line for line in log_lines)

@@ -45,10 +45,11 @@ class Reader:
         self.failures: list[Any] = []
         self.reading: Deferred[Any] | None = None
         self.held: Any = None
-        self.allowance = Allowance(TOGETHER)
+        self.user_name = "alice"
+        self.allowance = Allowance(TOGETHER, 2 * LIMIT + LIMIT // 2)
 
     def render(self, request: Any) -> None:
-        request.user_name = "alice"
+        request.user_name = self.user_name
         if request.head.method == b"GET":
             request.answer(answers.welcome())
             return
@@ -58,8 +59,8 @@ class Reader:
 
     def _go_on(self, body: bytes, request: Any) -> None:
         self.read.append(body)
-        self.allowance.give_back(len(body))
-        self.relay.send(request, request.head.target, "alice", False, body=body)
+        self.allowance.give_back(request.user_name, len(body))
+        self.relay.send(request, request.head.target, request.user_name, False, body=body)
 
     def _stop(self, failure: Failure, request: Any) -> None:
         self.failures.append(failure.value)
@@ -87,7 +88,7 @@ def world(logged: list[Any], reader: Reader) -> Iterator[World]:
 
 def test_a_whole_body_is_a_sink() -> None:
     """As the door wants it."""
-    sink: BodySink = WholeBody(None, 1, Allowance(1))
+    sink: BodySink = WholeBody(None, 1, Allowance(1, 1))
 
     assert callable(sink.body_data)
     assert callable(sink.body_end)
@@ -320,6 +321,25 @@ def test_h03_all_bodies_together_have_an_allowance(world: World, reader: Reader)
     assert [len(body) for body in reader.read] == [LIMIT, LIMIT]
     assert in_memory(world) == LIMIT - 1
     clients[1].reset()
+
+
+def test_h03_one_user_leaves_room_for_the_others(world: World, reader: Reader) -> None:
+    """However many bodies are kept unfinished in one name; what is over is given back."""
+    reader.allowance = Allowance(TOGETHER, LIMIT + 10)
+    clients = [world.client() for _ in range(3)]
+    for client in clients:
+        client.send(put(b"Content-Length: %d" % LIMIT))
+    clients[0].send(bytes(LIMIT - 1))
+    clients[1].send(bytes(12))
+    assert read_answer(clients[1].take(), b"PUT").status == 503
+    reader.user_name = "bob"
+    other = world.client()
+    other.send(framed(bytes(LIMIT), "length"))
+    assert [len(body) for body in reader.read] == [LIMIT]
+    clients[0].reset()
+    clients[2].send(bytes(LIMIT))
+
+    assert [len(body) for body in reader.read] == [LIMIT, LIMIT]
 
 
 # -- endings ---------------------------------------------------------------------------------

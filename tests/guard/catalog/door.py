@@ -79,6 +79,12 @@ def reply(status: int, body: bytes, *links: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def linked(last: str, *names: str) -> bytes:
+    """A page with a link to the next one."""
+    body = json.dumps({"repositories": names}).encode()
+    return reply(200, body, f'</v2/_catalog?last={quote(last, safe="")}>; rel="next"')
+
+
 def names_of(answer: Answer) -> list[str]:
     """The repositories in a page, which is written as distribution writes it."""
     assert answer.status == 200

@@ -13,17 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from regguard.access import Policy, Rule, Who
-from tests.guard.catalog.door import (
-    EVERYBODY,
-    NOBODY,
-    SOME,
-    Door,
-    names_of,
-)
+from tests.guard.catalog.door import EVERYBODY, NOBODY, SOME, Door, names_of
 from tests.guard.listings import AWKWARD, Distribution, Lexical, Page, by_segment
 from tests.guard.world import Guarded
-
-# -- every name once -------------------------------------------------------------------------
 
 
 def test_distribution_is_as_it_was_seen() -> None:

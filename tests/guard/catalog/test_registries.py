@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import quote
 
 import pytest
 
 from regguard.access import Policy, Rule
-from tests.guard.catalog.door import (
-    NOBODY,
-    error_of,
-    names_of,
-    reply,
-)
+from tests.guard.catalog.door import NOBODY, error_of, linked, names_of, reply
 from tests.guard.world import Guarded, request
 from tests.relay.world import Answer, read_request, refused
-
-# -- registries that do as they like -----------------------------------------------------------
 
 
 def ask(guarded: Guarded, *replies: bytes, target: bytes = b"/v2/_catalog?n=2") -> Answer:
@@ -192,12 +184,6 @@ def test_an_opaque_cursor_is_followed(guarded: Guarded) -> None:
     assert guarded.answer_of(client, b"GET")[b"link"] == (
         b'</v2/_catalog?last=open%2Fb&n=2>; rel="next"'
     )
-
-
-def linked(last: str, *names: str) -> bytes:
-    """A page with a link to the next one."""
-    body = json.dumps({"repositories": names}).encode()
-    return reply(200, body, f'</v2/_catalog?last={quote(last, safe="")}>; rel="next"')
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.guard.questions import (
-    Questions,
-)
+from tests.guard.questions import Questions
 from tests.guard.tags.immutable import POLICY, check_no_turns
 from tests.guard.world import Guarded
 

@@ -7,16 +7,10 @@ import json
 import re
 
 from regguard.access import Policy, Rule
-from regguard.guard.tags import (
-    MOST_OCTETS,
-)
-from tests.guard.questions import (
-    CREATED,
-    Questions,
-    digest,
-    stands_for,
-)
+from regguard.guard.tags import MOST_OCTETS
+from tests.guard.questions import CREATED, Questions, digest, stands_for
 from tests.guard.world import Guarded, request
+from tests.relay.world import Answer, Peer
 
 RULE = "rules.toml:7: immutable = v*, release-*"
 SAID = {"immutable": "rules.toml:7"}
@@ -28,6 +22,8 @@ OLD = b'{"schemaVersion":2,"what":"old"}'
 NEW = b'{"schemaVersion":2,"what":"new"}'
 KIND = b"Content-Type: application/vnd.oci.image.manifest.v1+json"
 OTHER = b"/v2/team/other/manifests/v1"
+THAT = APP + b"manifests/" + digest(OLD)
+TAGS = APP + b"tags/list?n=1000"
 
 
 def check_no_turns(guarded: Guarded) -> None:
@@ -56,6 +52,11 @@ def send(guarded: Guarded, octets: bytes) -> Peer:
     client = guarded.world.client()
     client.send(octets)
     return client
+
+
+def all_stops(guarded: Guarded) -> None:
+    guarded.world.relay.stop()
+    guarded.world.reactor.turn()
 
 
 def check_denied(answer: Answer, *parts: str) -> None:

@@ -7,10 +7,7 @@ from typing import Any
 import pytest
 
 from regguard.access import Policy, Rule, Who
-from regguard.guard.tags import (
-    MOST_PAGES,
-    MOST_TAGS,
-)
+from regguard.guard.tags import MOST_PAGES, MOST_TAGS
 from tests.guard.questions import (
     ACCEPTED,
     MISSING,
@@ -27,6 +24,8 @@ from tests.guard.tags.immutable import (
     NEW,
     OLD,
     SAID,
+    TAGS,
+    THAT,
     V1,
     check_denied,
     check_failed,
@@ -36,11 +35,6 @@ from tests.guard.tags.immutable import (
     send,
 )
 from tests.guard.world import Guarded
-
-# -- deletion --------------------------------------------------------------------------------
-
-THAT = APP + b"manifests/" + digest(OLD)
-TAGS = APP + b"tags/list?n=1000"
 
 
 @pytest.mark.parametrize("target", [V1, V1 + b"?x=y", THAT + b"?tag=v1", APP + b"manifests/v"])

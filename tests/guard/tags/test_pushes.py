@@ -9,23 +9,15 @@ from collections.abc import Callable
 import pytest
 from twisted.internet.error import TimeoutError as ConnectTimeout
 
-from regguard.guard.tags import (
-    LARGEST_MANIFEST,
-)
-from tests.guard.questions import (
-    ACCEPTED,
-    CREATED,
-    MISSING,
-    Questions,
-    digest,
-    stands_for,
-)
+from regguard.guard.tags import LARGEST_MANIFEST
+from tests.guard.questions import ACCEPTED, CREATED, MISSING, Questions, digest, stands_for
 from tests.guard.tags.immutable import (
     APP,
     GARBAGE,
     NEW,
     OLD,
     V1,
+    all_stops,
     check_denied,
     check_failed,
     check_written,
@@ -35,6 +27,7 @@ from tests.guard.tags.immutable import (
     send,
 )
 from tests.guard.world import Guarded, request
+from tests.relay.world import read_answers, refused
 
 # -- a tag is set ----------------------------------------------------------------------------
 
@@ -140,13 +133,8 @@ def _says_nothing(guarded: Guarded) -> None:
     guarded.world.reactor.pass_time(102)
 
 
-def _stops(guarded: Guarded) -> None:
-    guarded.world.relay.stop()
-    guarded.world.reactor.turn()
-
-
 @pytest.mark.parametrize(
-    ("act", "status"), [(_closes, 502), (_resets, 502), (_says_nothing, 504), (_stops, 503)]
+    ("act", "status"), [(_closes, 502), (_resets, 502), (_says_nothing, 504), (all_stops, 503)]
 )
 @pytest.mark.parametrize("octets", [put(NEW), delete(APP + b"manifests/" + digest(NEW))])
 def test_who_hears_nothing_refuses(

@@ -13,7 +13,7 @@ from regguard.access import Freeze, Policy, Rule
 from regguard.guard import resource
 from regguard.guard.tags import (
     LARGEST_MANIFEST,
-    MOST_OCTETS,
+    MOST_OCTETS_OF_ONE,
     MOST_WAITING,
     Turn,
     Turns,
@@ -21,19 +21,15 @@ from regguard.guard.tags import (
 )
 from regguard.relay import Relay, UpstreamFailure
 from regguard.relay.exchange import Exchange
-from tests.guard.questions import (
-    CREATED,
-    MISSING,
-    Questions,
-    digest,
-    stands_for,
-)
+from tests.guard.questions import CREATED, MISSING, Questions, digest, stands_for
 from tests.guard.tags.immutable import (
     APP,
     NEW,
     OLD,
     OTHER,
+    THAT,
     V1,
+    all_stops,
     check_denied,
     check_failed,
     check_no_turns,
@@ -44,8 +40,7 @@ from tests.guard.tags.immutable import (
     send,
 )
 from tests.guard.world import Guarded, request
-
-# -- turns -----------------------------------------------------------------------------------
+from tests.relay.world import Peer, read_answers, read_request
 
 
 def test_of_two_first_pushes_one_wins(guarded: Guarded, questions: Questions) -> None:
@@ -248,9 +243,9 @@ def test_too_many_writes_are_put_off(guarded: Guarded, questions: Questions) -> 
 
 
 def test_h03_too_many_manifests_at_once_are_put_off(guarded: Guarded, questions: Questions) -> None:
-    """503 with Retry-After while as much as may be is held: read, waiting, or on its way."""
+    """503 with Retry-After while a user holds as much as one may: read, waiting, or on its way."""
     body = bytes(LARGEST_MANIFEST)
-    count = MOST_OCTETS // LARGEST_MANIFEST
+    count = MOST_OCTETS_OF_ONE // LARGEST_MANIFEST
     clients = [send(guarded, put(body)) for _ in range(count)]
     late = guarded.ask(put(NEW))
     check_failed(late, 503)
@@ -271,7 +266,7 @@ def test_when_regguard_stops_everybody_is_answered(guarded: Guarded, questions: 
     """However many wait, each of whom would begin when the one before ends."""
     clients = [send(guarded, put(NEW)) for _ in range(MOST_WAITING + 1)]
     questions.next()
-    _stops(guarded)
+    all_stops(guarded)
 
     for client in clients:
         check_failed(guarded.answer_of(client, b"PUT"), 503)

@@ -45,7 +45,7 @@ from regguard.front.certificates import (
 from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile, PushLedger, never_wait_for, push_event
-from regguard.ops.daemon_log import settle
+from regguard.ops.daemon_log import complain, settle
 from regguard.ops.pushes import in_words
 from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
 from regguard.parts import Parts, load, policy_of, unknown_groups
@@ -76,7 +76,7 @@ class Options(options.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
             self.look()
         except usage.UsageError as error:
-            sys.stderr.write(f"regguard: {error}\n")
+            complain(str(error))
             raise SystemExit(FAILED_STATUS if self.get("check") else USAGE_STATUS) from None
         if self.settings.check:
             sys.stdout.write("".join(f"{line}\n" for line in self.report()))
@@ -395,7 +395,7 @@ def _listen_cure(outcome: list[Any]) -> str:
 
 
 def _end(complaint: str) -> NoReturn:
-    sys.stderr.write(f"regguard: {complaint}\n")
+    complain(complaint)
     raise SystemExit(FAILED_STATUS)
 
 

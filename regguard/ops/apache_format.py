@@ -76,8 +76,8 @@ class ApacheFormat:
             if head is not None:
                 referer, agent = head.referer, head.user_agent
             line += b' "%s" "%s"' % (
-                _text(referer) if referer else b"-",
-                _text(agent) if agent else b"-",
+                b"-" if referer is None else _text(referer),
+                b"-" if agent is None else _text(agent),
             )
         if self._octets:
             line += b" %d %d" % (

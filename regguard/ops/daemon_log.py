@@ -14,6 +14,7 @@ begins with its priority (``<4>``, sd-daemon(3)) and has no time, which the jour
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import IO, Any
@@ -55,6 +56,12 @@ def text_log(stream: IO[Any]) -> FileLogObserver:
 def json_log(stream: IO[Any]) -> FileLogObserver:
     """An observer that writes JSON: records as RFC 7464 has them, or lines for the journal."""
     return FileLogObserver(stream, _json_for_journal if is_journal(stream) else _json)
+
+
+def complain(text: str) -> None:
+    """Say on standard error why there is no daemon, in one line."""
+    priority = _PRIORITIES[LogLevel.error] if is_journal(sys.stderr) else ""
+    sys.stderr.write(f"{priority}regguard: {text}\n")
 
 
 def is_journal(stream: IO[Any]) -> bool:

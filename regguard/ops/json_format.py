@@ -67,9 +67,9 @@ class JsonFormat:
         if request.refused_by is not None:
             line += f',"rule":{_text(request.refused_by, MAX_RULE)}'
         if head is not None:
-            if head.user_agent:
+            if head.user_agent is not None:
                 line += f',"user_agent":{_octets(head.user_agent)}'
-            if head.referer:
+            if head.referer is not None:
                 line += f',"referer":{_octets(head.referer)}'
         return (line + "}").encode("ascii")
 

@@ -107,9 +107,11 @@ def test_a_denial_has_its_incident_where_identd_had_its_say(log_format: str) -> 
     )
 
 
-def test_an_empty_agent_is_a_dash() -> None:
-    """Present and empty is nothing, too."""
-    assert parse(logged(Request(head(b"User-Agent:", b"Referer: "))))["agent"] == "-"
+def test_an_empty_agent_is_empty() -> None:
+    """There and empty is no dash, as Apache has it."""
+    line = parse(logged(Request(head(b"User-Agent:", b"Referer: "))))
+
+    assert (line["agent"], line["referer"]) == ("", "")
 
 
 def test_a_request_without_a_head_is_a_dash() -> None:

@@ -14,7 +14,7 @@ from twisted.logger import FileLogObserver, ILogObserver, Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from regguard.ops.daemon_log import is_journal, json_log, settle, text_log
+from regguard.ops.daemon_log import complain, is_journal, json_log, settle, text_log
 
 Factory = Callable[[Any], FileLogObserver]
 
@@ -154,6 +154,18 @@ def test_only_the_stream_itself_is_the_journal(
     assert not is_journal(io.StringIO())
     monkeypatch.delenv("JOURNAL_STREAM")
     assert not is_journal(journal)
+
+
+def test_a_complaint_is_one_line_and_an_error_to_the_journal(
+    journal: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``journalctl -p err`` shows why the daemon did not start."""
+    complain("it is so")
+    assert capsys.readouterr().err == "regguard: it is so\n"
+    monkeypatch.setattr("sys.stderr", journal)
+    complain("it is so")
+    journal.seek(0)
+    assert journal.read() == "<3>regguard: it is so\n"
 
 
 @pytest.mark.parametrize(("log_format", "factory"), [("text", text_log), ("json", json_log)])

@@ -359,6 +359,8 @@ class Guard(MultiService):
             self._access_log.flush()
         if self._log_file is not None:
             self._log_file.close()
+            # A SIGHUP from here on has nothing to open anew.
+            self._log_file = None
         return super().stopService()  # type: ignore[no-untyped-call]
 
 

@@ -36,7 +36,7 @@ DEFAULT_LISTEN = "tcp:5043"
 DEFAULT_UPSTREAM = "http://127.0.0.1:5000"
 DEFAULT_HTPASSWD = "auth/htpasswd"
 DEFAULT_GROUPS = "auth/groups"
-LOG_FORMATS = ("common", "combined", "combinedio")
+LOG_FORMATS = ("common", "combined", "combinedio", "json")
 DEFAULT_THROTTLE = "10/5m"
 """Nobody mistypes ten different passwords in five minutes, and who guesses has 2,880 tries a day
 from a network: a million-word list takes a year.  Five minutes are short enough to wait for."""

@@ -44,7 +44,9 @@ from regguard.front.certificates import (
 )
 from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
-from regguard.ops import AccessLog, LogFile, never_wait_for
+from regguard.ops import AccessLog, LogFile, PushLedger, never_wait_for, push_event
+from regguard.ops.daemon_log import complain, settle
+from regguard.ops.pushes import in_words
 from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
 from regguard.parts import Parts, load, policy_of, unknown_groups
 from regguard.relay import Relay, Upstream, Upstreams, endpoint_for
@@ -74,11 +76,13 @@ class Options(options.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
             self.look()
         except usage.UsageError as error:
-            sys.stderr.write(f"regguard: {error}\n")
+            complain(str(error))
             raise SystemExit(FAILED_STATUS if self.get("check") else USAGE_STATUS) from None
         if self.settings.check:
             sys.stdout.write("".join(f"{line}\n" for line in self.report()))
             raise SystemExit(0)
+        if self.parent is not None:
+            settle(self.parent)
 
     def look(self) -> None:
         """Look at everything that the words name; raises usage.UsageError."""
@@ -162,6 +166,7 @@ class Guard(MultiService):
         self._certificates = Certificates(parts.certificates) if parts.certificates else None
         self._log_file: LogFile | None = None
         self._access_log: AccessLog | None = None
+        self._pushes = PushLedger()
         self._sites: list[Site] = []
         self._ports: list[IListeningPort] = []
 
@@ -216,12 +221,10 @@ class Guard(MultiService):
             _LOG.warn("{warning}", warning=warning)
         # Before anybody sees that it listens: without a handler SIGHUP ends the process.
         if hasattr(signal, "SIGHUP"):
-            signal.signal(
-                signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._watcher.reload)
-            )
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
         admission = self._admission()
         for description in settings.listen:
-            self._listen(description, self._access_log, admission)
+            self._listen(description, admission)
         super().startService()  # type: ignore[no-untyped-call]
         self._relay.start()
 
@@ -256,7 +259,31 @@ class Guard(MultiService):
         )
         return admission
 
-    def _listen(self, description: str, access_log: AccessLog, admission: Admission) -> None:
+    def _reload(self) -> None:
+        """Read every file anew, and go on in the access log that has its name now."""
+        self._watcher.reload()
+        if self._access_log is not None and self._log_file is not None:
+            # What happened before a rotation stands in the file from before it.
+            self._access_log.flush()
+            self._log_file.reopen()
+
+    def _ended(self, request: Any) -> None:
+        """A request came to an end, whatever it was."""
+        assert self._access_log is not None
+        self._access_log.log(request)
+        event = push_event(request, self._reactor.seconds)
+        if event is not None:
+            self._note_push(event)
+
+    def _note_push(self, event: dict[str, Any]) -> None:
+        """Count what a request did for a push; say so when that is there."""
+        record = self._pushes.note(event)
+        if record is not None:
+            _LOG.info("{line}", line=in_words(record), **record)
+            assert self._access_log is not None
+            self._access_log.log_push(record)
+
+    def _listen(self, description: str, admission: Admission) -> None:
         kind, _, rest = description.partition(":")
         introduced = kind == INTRODUCED
         try:
@@ -272,7 +299,7 @@ class Guard(MultiService):
             self._resource,
             self._reactor,
             time.time,
-            access_log.log,
+            self._ended,
             secure=self._certificates is not None,
             admission=admission,
             trusted=self._parts.settings.trusted_proxies,
@@ -333,6 +360,8 @@ class Guard(MultiService):
             self._access_log.flush()
         if self._log_file is not None:
             self._log_file.close()
+            # A SIGHUP from here on has nothing to open anew.
+            self._log_file = None
         return super().stopService()  # type: ignore[no-untyped-call]
 
 
@@ -369,7 +398,7 @@ def _listen_cure(outcome: list[Any]) -> str:
 
 
 def _end(complaint: str) -> NoReturn:
-    sys.stderr.write(f"regguard: {complaint}\n")
+    complain(complaint)
     raise SystemExit(FAILED_STATUS)
 
 

@@ -52,7 +52,6 @@ EXCEPT = {
 """Cases that hold but for a part of them, and why not that."""
 
 BEING_BUILT = {
-    "F06": "daemon: the access log is opened anew on SIGHUP",
     "G07": "daemon: client certificates",
     "G08": "daemon: certificates change on SIGHUP, a bad pair changes nothing (a bad one at the "
     "start is refused already)",

@@ -38,6 +38,7 @@ class Request:
         "_channel",
         "_chunked",
         "access",
+        "answered",
         "authority",
         "began",
         "body_bytes_in",
@@ -74,6 +75,8 @@ class Request:
         self.incident: str | None = None
         #: The rule that denied it.
         self.refused_by: str | None = None
+        #: The head of the registry's answer (a ``ResponseHead``), as it came.
+        self.answered: Any = None
         #: From when the request went upstream until the registry began to answer.
         self.upstream_seconds: float | None = None
         self.when_gone: Callable[[str], None] | None = None

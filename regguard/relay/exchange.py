@@ -296,6 +296,7 @@ class Exchange(Sending):
             return
         request = self._request
         request.upstream_seconds = self._relay.clock.seconds() - self.sent_at
+        request.answered = head
         is_error = head.status >= 400 and self._on_error is not None and self._method in READS
         try:
             fields = [] if is_error else client_fields(head, self._lead)

@@ -61,11 +61,11 @@ class Skopeo:
     guard: Guard
     home: Path
 
-    def push(self, layout: Path, tag: str, name: str, credentials: str) -> str:
+    def push(self, layout: Path, tag: str, name: str, credentials: str, *more: str) -> str:
         """Copy an OCI layout to the guard; "" or what skopeo complained about."""
         trust = str(self.guard.ground.trust)
         return self._copy(
-            *("--dest-cert-dir", trust, *_login("--dest-creds", credentials)),
+            *(*more, "--dest-cert-dir", trust, *_login("--dest-creds", credentials)),
             *(f"oci:{layout}:{tag}", f"docker://{self.guard.host}/{name}"),
         )
 

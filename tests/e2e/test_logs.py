@@ -19,8 +19,9 @@ import bcrypt
 import pytest
 
 from tests.canary import secret
+from tests.e2e.clients import curl
 from tests.e2e.conftest import BCRYPT_COST
-from tests.e2e.programs import FAULTS, PATIENCE, Ground, accepts, free_port, twist
+from tests.e2e.programs import FAULTS, PATIENCE, Ground, Guard, accepts, free_port, twist
 from tests.e2e.recorder import Recorder
 from tests.e2e.stage import Stage, basic, staging
 from tests.front.wire import replies
@@ -192,6 +193,37 @@ def test_f05_a_full_disk_under_the_access_log_stops_nobody(ground: Ground, tmp_p
         for _ in range(20):
             (answer,) = stage.ask(head(CLOSE, method=b"GET"))
             assert answer.status == 200
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_journal_gets_printable_lines_with_priorities(
+    ground: Ground, tmp_path: Path, log_format: str
+) -> None:
+    """As under systemd, which names the stream: no line without, and none without end."""
+    folder = tmp_path / "guard"
+    folder.mkdir()
+    journal = folder / "guard.log"
+    journal.touch()
+    status = journal.stat()
+    environment = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+    access_log = ("--access-log", str(tmp_path / "access.log"))
+    gone = f"http://127.0.0.1:{free_port()}"
+    guard = Guard(ground, folder, gone, *access_log, log_format=log_format, environment=environment)
+    assert curl(guard, "/v2/", credentials=ground.as_reader).status == 502
+    assert curl(guard, "/v2/", credentials=f"testuser:{secret('wrong')}").status == 401
+    down = guard.wait_for_line("Connection refused")
+    refused = guard.wait_for_line("wrong user name or password")
+    guard.stop()
+    lines = journal.read_text().splitlines()
+
+    assert [line[:3] for line in (down, refused)] == ["<4>", "<6>"]
+    for line in lines:
+        assert line.isprintable()
+        if log_format == "json":
+            assert re.match("<[2-7]>", line)
+            json.loads(line[3:])
+        else:
+            assert re.match(r"<[2-7]>\[", line)
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])

@@ -70,6 +70,8 @@ class LogFile:
         self._piece = None if is_file else select.PIPE_BUF
         self._torn = False
         self._lost = 0
+        #: Lines that were ever lost.
+        self.lost = 0
 
     def write(self, lines: bytes) -> None:
         """Append; a full disk or a full or closed pipe costs lines, never requests."""
@@ -82,7 +84,9 @@ class LogFile:
         except OSError:
             pass
         if rest:
-            self._lost += rest[-len(lines) :].count(b"\n")
+            lost = rest[-len(lines) :].count(b"\n")
+            self._lost += lost
+            self.lost += lost
         elif self._lost:
             _LOG.warn("{lost} lines of the access log were lost", lost=self._lost)
             self._lost = 0

@@ -21,7 +21,7 @@ from regguard.relay.headers import Origin, client_fields, told_origin, upstream_
 from regguard.relay.inquiry import Inquiry, Reply
 from regguard.relay.references import Misleading, References
 from regguard.relay.sending import CHALLENGES, READS, Sending
-from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure
+from regguard.relay.upstream import FAILURES, Upstream, UpstreamConnection, UpstreamFailure
 from regguard.relay.upstreams import Upstreams
 
 MAX_EXCHANGES = 1000
@@ -54,6 +54,8 @@ class Relay:
         self.origin = origin
         self.on_failure = on_failure
         self.exchanges: set[Sending] = set()
+        #: How many requests the registry did not answer as it should, by kind.
+        self.failures: dict[str, int] = dict.fromkeys(FAILURES, 0)
         self.now: float = clock.seconds()
         self._stopped = False
         self._watch = LoopingCall(self._look)
@@ -125,8 +127,11 @@ class Relay:
 
     def _no_room(self) -> UpstreamFailure:
         if self._stopped:
-            return UpstreamFailure(503, "regguard is going down")
-        return UpstreamFailure(503, "too many requests are under way")
+            failure = UpstreamFailure(503, "regguard is going down", "stopping")
+        else:
+            failure = UpstreamFailure(503, "too many requests are under way", "busy")
+        self.failures[failure.kind] += 1
+        return failure
 
     def _look(self) -> None:
         self.now = now = self.clock.seconds()
@@ -376,6 +381,7 @@ class Exchange(Sending):
             self._request.unregister_producer()
 
     def _fail(self, failure: UpstreamFailure) -> None:
+        self._relay.failures[failure.kind] += 1
         request, started = self._request, self._started
         self._end()
         request.when_gone = None

@@ -32,7 +32,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-for-work
 	@$(PACKAGES) docker-registry htpasswd=apache2-utils skopeo curl /usr/sbin/slapd=slapd \
 		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy \
-		/usr/sbin/apache2=apache2-bin goaccess $(ENGINES)
+		/usr/sbin/apache2=apache2-bin goaccess promtool=prometheus $(ENGINES)
 	$(RUN) pytest $(PYTEST) $(TESTS)
 
 lint: $(VENV)/installed-for-work

@@ -86,6 +86,7 @@ class Settings:
     drain_timeout: float
     access_log: str
     access_log_format: str
+    admin: str | None
     said: Mapping[str, str]
     check: bool
     #: Who may do what, by these words. Made with them, because a thousand rules take a while, and a
@@ -133,6 +134,7 @@ _TEXTS = (
     "max-connections",
     "access-log",
     "access-log-format",
+    "admin",
 )
 _KEYS = (*_LISTS, *_SWITCHES, *_NUMBERS, *_TEXTS)
 
@@ -192,6 +194,12 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             None,
             f"One of {', '.join(LOG_FORMATS)} [default: combined].",
+        ],
+        [
+            "admin",
+            None,
+            None,
+            "Where /healthz, /readyz and /metrics are, such as tcp:127.0.0.1:9180 [default: off].",
         ],
     )
 
@@ -406,6 +414,7 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
         drain_timeout=convert("drain-timeout", 900, _seconds),
         access_log=said("access-log", "-"),
         access_log_format=convert("access-log-format", "combined", _one_of(LOG_FORMATS)),
+        admin=convert("admin", None, _admin),
         said={name: word.place for name, word in words.items()},
         check=check,
     )
@@ -482,6 +491,23 @@ def _endpoints(descriptions: list[str]) -> list[str]:
         if kind == INTRODUCED and rest.partition(":")[0] not in ("tcp", "tcp6", "systemd"):
             raise ValueError(f"{each}: a PROXY header comes over TCP; write haproxy:tcp:5043")
     return descriptions
+
+
+_ADDRESS_AND_PORT = re.compile(r"tcp:([0-9]{1,3}(?:\.[0-9]{1,3}){3}):([0-9]{1,5})")
+
+
+def _admin(description: str | None) -> str | None:
+    """The endpoint of the admin pages; ``tcp:ADDRESS:PORT`` is short for Twisted's spelling."""
+    if description is None:
+        return None
+    kind = description.partition(":")[0]
+    if kind not in ("tcp", "tcp6", "unix", "systemd"):
+        raise ValueError(
+            f"{description}: is no plain endpoint; write tcp:127.0.0.1:9180, unix:/run/x.sock, "
+            "or systemd:domain=INET:name=admin"
+        )
+    short = _ADDRESS_AND_PORT.fullmatch(description)
+    return description if short is None else f"tcp:{short[2]}:interface={short[1]}"
 
 
 def _without_introductions(descriptions: list[str]) -> None:

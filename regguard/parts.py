@@ -61,6 +61,8 @@ class Parts:
         if settings.freeze is not None or (self.freeze and self.freeze.text is not None):
             lines.append("frozen: nobody may push or delete")
         lines += [f"certificate {certificate}" for certificate in self.certificates]
+        if settings.admin is not None:
+            lines.append(f"health and metrics on {settings.admin}")
         return lines
 
 

@@ -11,13 +11,13 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -37,21 +37,25 @@ from regguard.auth.interfaces import (
 from regguard.auth.realm import Realm
 from regguard.auth.threads import VerificationThreads
 from regguard.auth.throttle import Throttle
-from regguard.front import Site
+from regguard.front import Request, Site
 from regguard.front.admission import Admission, connections_for, files_for
 from regguard.front.certificates import (
     Certificates,
 )
 from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
-from regguard.ops import AccessLog, LogFile, PushLedger, never_wait_for, push_event
+from regguard.ops import AccessLog, LogFile, PushLedger, Tally, never_wait_for, push_event
 from regguard.ops.daemon_log import complain, settle
+from regguard.ops.metrics import Snapshot
 from regguard.ops.pushes import in_words
 from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
 from regguard.parts import Parts, load, policy_of, unknown_groups
 from regguard.relay import Relay, Upstream, Upstreams, endpoint_for
 from regguard.relay.exchange import MAX_EXCHANGES
 from regguard.relay.upstream import MAX_IDLE
+
+if TYPE_CHECKING:
+    from regguard.vitals import Vitals
 
 USAGE_STATUS = 64
 """Exit status for words or files that can't be used: EX_USAGE of sysexits.h, as twist's own."""
@@ -146,9 +150,11 @@ class Guard(MultiService):
         audit = Audit(reactor)
         audit.setServiceParent(self)
         throttle = None if settings.throttle is None else Throttle(*settings.throttle, reactor)
-        authenticator = Authenticator(Realm(parts.groups), parts.checkers, reactor, audit, throttle)
+        self._authenticator = Authenticator(
+            Realm(parts.groups), parts.checkers, reactor, audit, throttle
+        )
         policy = policy_of(settings, parts.freeze)
-        self._resource = GuardResource(authenticator, policy, settings.realm, reactor)
+        self._resource = GuardResource(self._authenticator, policy, settings.realm, reactor)
         upstreams = Upstreams(
             [
                 Upstream(address, endpoint_for(address, reactor, parts.trust_root), reactor)
@@ -167,6 +173,9 @@ class Guard(MultiService):
         self._log_file: LogFile | None = None
         self._access_log: AccessLog | None = None
         self._pushes = PushLedger()
+        #: What the admin pages tell; None without ``--admin``.
+        self.vitals: Vitals | None = None
+        self._admin_port: IListeningPort | None = None
         self._sites: list[Site] = []
         self._ports: list[IListeningPort] = []
 
@@ -223,8 +232,12 @@ class Guard(MultiService):
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
         admission = self._admission()
+        ended: Callable[[Request], None] = self._ended
+        if settings.admin is not None:
+            ended = self._take_vitals(admission, self._log_file, ended)
+            self._listen_for_admin(settings.admin)
         for description in settings.listen:
-            self._listen(description, admission)
+            self._listen(description, ended, admission)
         super().startService()  # type: ignore[no-untyped-call]
         self._relay.start()
 
@@ -283,37 +296,70 @@ class Guard(MultiService):
             assert self._access_log is not None
             self._access_log.log_push(record)
 
-    def _listen(self, description: str, admission: Admission) -> None:
+    def _take_vitals(
+        self, admission: Admission, log_file: LogFile, note: Callable[[Request], None]
+    ) -> Callable[[Request], None]:
+        """Count from now on; what is to be called at the end of each request."""
+        # Here, because it brings prometheus-client and twisted.web's server along.
+        from regguard.vitals import Vitals
+
+        tally = Tally(self._reactor.seconds)
+        self.vitals = Vitals(
+            self._reactor,
+            tally,
+            self._sites,
+            admission,
+            self._authenticator,
+            self._relay,
+            self._watcher,
+            lambda: {str(each.path): each.expires.timestamp() for each in self._parts.certificates},
+            lambda: log_file.lost,
+        )
+        count = tally.count
+
+        def ended(request: Request) -> None:
+            count(request)
+            note(request)
+
+        return ended
+
+    def _listen_for_admin(self, description: str) -> None:
+        vitals = self.vitals
+        assert vitals is not None
+        self._admin_port = listen_for_admin(
+            description,
+            self._reactor,
+            lambda: succeed([vitals.snapshot()]),
+            vitals.complaints,
+        )
+
+    def _listen(
+        self, description: str, log: Callable[[Request], None], admission: Admission
+    ) -> None:
         kind, _, rest = description.partition(":")
         introduced = kind == INTRODUCED
-        try:
-            endpoint: IStreamServerEndpoint = serverFromString(
-                self._reactor, rest if introduced else description
-            )
-        except Exception as error:
-            _end(
-                f"--listen {description}: is no endpoint ({_reason(error)}); "
-                "write tcp:5043 or tcp:443:interface=10.0.0.1"
-            )
+        endpoint = _endpoint(
+            f"--listen {description}",
+            rest if introduced else description,
+            "tcp:5043 or tcp:443:interface=10.0.0.1",
+            self._reactor,
+        )
         site = Site(
             self._resource,
             self._reactor,
             time.time,
-            self._ended,
+            log,
             secure=self._certificates is not None,
             admission=admission,
             trusted=self._parts.settings.trusted_proxies,
             introduced=introduced,
         )
-        # Every TCP, UNIX and inherited listener is there or failed when this returns.
-        listening = maybeDeferred(listen, endpoint, site, self._certificates, self._reactor)
-        outcome: list[Any] = []
-        listening.addBoth(outcome.append)
-        if not outcome or isinstance(outcome[0], Failure):
-            why = _reason(outcome[0].value) if outcome else "it does not start at once"
-            _end(f"--listen {description}: cannot listen ({why}); {_listen_cure(outcome)}")
+        port = _port(
+            f"--listen {description}",
+            maybeDeferred(listen, endpoint, site, self._certificates, self._reactor),
+        )
         self._sites.append(site)
-        self._ports.append(outcome[0])
+        self._ports.append(port)
         scheme = "https" if self._certificates is not None else "http"
         slower = self._certificates is not None and not is_tcp(endpoint)
         where = " (through memory: slower TLS)" if slower else ""
@@ -322,7 +368,7 @@ class Guard(MultiService):
         _LOG.info(
             "listening for {scheme} on {address}{where}",
             scheme=scheme,
-            address=_address(outcome[0]),
+            address=_address(port),
             where=where,
         )
 
@@ -351,6 +397,8 @@ class Guard(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Drain, then stop the rest; fires when nothing runs any more."""
+        if self.vitals is not None:
+            self.vitals.draining = True
         stopping = Deferred.fromCoroutine(self._drain())
         stopping.addErrback(lambda failure: _LOG.failure("fault while draining", failure))
         return stopping.addCallback(lambda _: self._stop_rest())
@@ -362,7 +410,50 @@ class Guard(MultiService):
             self._log_file.close()
             # A SIGHUP from here on has nothing to open anew.
             self._log_file = None
-        return super().stopService()  # type: ignore[no-untyped-call]
+        ending = [super().stopService()]  # type: ignore[no-untyped-call]
+        if self._admin_port is not None:
+            ending.append(_stopped(self._admin_port))
+        return DeferredList(ending)
+
+
+def listen_for_admin(
+    description: str,
+    reactor: Any,
+    gather: Callable[[], Deferred[list[Snapshot]]],
+    complaints: Callable[[], Deferred[list[str]]],
+) -> IListeningPort:
+    """Open the admin port (see ``ops.admin``); ends the program with one line where that fails."""
+    from regguard.ops.admin import admin_site
+
+    said = f"--admin {description}"
+    endpoint = _endpoint(said, description, "tcp:127.0.0.1:9180", reactor)
+    port = _port(said, maybeDeferred(endpoint.listen, admin_site(reactor, gather, complaints)))
+    if getattr(port.getHost(), "host", None) in ("0.0.0.0", "::"):  # noqa: S104
+        _LOG.warn(
+            "--admin {description}: listens on all interfaces, and whoever reaches it may read it; "
+            "say tcp:127.0.0.1:PORT, or an address of an inner network",
+            description=description,
+        )
+    return port
+
+
+def _endpoint(said: str, description: str, example: str, reactor: Any) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:
+        _end(f"{said}: is no endpoint ({_reason(error)}); write {example}")
+    return endpoint
+
+
+def _port(said: str, listening: Deferred[IListeningPort]) -> IListeningPort:
+    # Every TCP, UNIX and inherited listener is there or failed when this is called.
+    outcome: list[Any] = []
+    listening.addBoth(outcome.append)
+    if not outcome or isinstance(outcome[0], Failure):
+        why = _reason(outcome[0].value) if outcome else "it does not start at once"
+        _end(f"{said}: cannot listen ({why}); {_listen_cure(outcome)}")
+    port: IListeningPort = outcome[0]
+    return port
 
 
 def _stopped(port: IListeningPort) -> Deferred[Any]:

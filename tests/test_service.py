@@ -135,6 +135,19 @@ def test_a_changed_rule_counts_without_a_restart(start: Start) -> None:
     assert running.may(*PUT) == "r.toml:6: push = valid-user"
 
 
+def test_the_admin_port_is_told_of_and_stays_where_it_is(start: Start) -> None:
+    """In the lines of the start and of ``--check``; another one takes a restart."""
+    running = start("--admin", "tcp:127.0.0.1:9180")
+    assert running.guard._parts.lines()[-1] == "health and metrics on tcp:9180:interface=127.0.0.1"
+    assert not any("health" in line for line in start().guard._parts.lines())
+
+    quiet = start()
+    assert quiet.changes('admin = "tcp:9181"\n' + START) == [
+        LOADED,
+        (LogLevel.warn, "r.toml: admin changed; that takes a restart"),
+    ]
+
+
 def test_the_command_line_wins_after_a_reload_too(start: Start) -> None:
     """The words of the call stay."""
     running = start("--push", "nobody", "--hide")

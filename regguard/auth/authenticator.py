@@ -46,6 +46,10 @@ from regguard.auth.verified import CAPACITY, VerifiedCredentials
 
 WRONG = "wrong user name or password"
 
+RESULTS = ("cached", "verified", "wrong", "throttled", "undecided", "none")
+"""What comes of a look at who is asking: known from before, checked and good, wrong or malformed,
+refused without a look, not to be told now, or no credentials given."""
+
 
 class _Door:
     """One checker behind its portal."""
@@ -109,6 +113,9 @@ class Authenticator:
     :param audit: is told of every refused log-in.
     :param throttle: None counts nothing and refuses nobody.
     :raises ValueError: when there is no checker, or one of another kind.
+
+    ``results`` counts what came of each question, by the words of :data:`RESULTS`; one that was
+    cancelled has no result.
     """
 
     _log = Logger()
@@ -130,6 +137,7 @@ class Authenticator:
         self._flights: dict[bytes, _Flight] = {}
         self._audit = audit
         self._throttle = throttle
+        self.results = dict.fromkeys(RESULTS, 0)
 
     def authenticate(self, authorization: bytes | None, client: str) -> User | Deferred[User]:
         """Say who sends this value of the Authorization header (None: no such header).
@@ -145,10 +153,12 @@ class Authenticator:
             :exc:`CheckerFailed`.
         """
         if authorization is None:
+            self.results["none"] += 1
             raise Unauthenticated("no credentials")
         key = self._verified.key(authorization)
         user = self._verified.find(key)
         if user is not None:
+            self.results["cached"] += 1
             return user
         network = network_of(client)
         try:
@@ -163,12 +173,16 @@ class Authenticator:
                     name, network, key, verified_before=known
                 )
         except Unauthenticated as refusal:
+            self.results["wrong"] += 1
             self._audit.refused(refusal.name, network, refusal.reason)
             raise
         except Throttled as refusal:
+            self.results["throttled"] += 1
             self._audit.throttled(name, network, refusal)
             raise
-        waiter = flight.join().addErrback(self._not_verified, network)
+        waiter = flight.join().addCallbacks(
+            self._was_verified, self._not_verified, errbackArgs=(network,)
+        )
         if under_way is None:
             self._flights[key] = flight
             flight.work = Deferred.fromCoroutine(self._fly(flight, key, name, password))
@@ -179,10 +193,17 @@ class Authenticator:
         username = name.encode("utf-8")
         return tuple(door.version_of(username) for door in self._doors)
 
+    def _was_verified(self, user: User) -> User:
+        self.results["verified"] += 1
+        return user
+
     def _not_verified(self, failure: Failure, network: str) -> Failure:
         refusal = failure.value
         if isinstance(refusal, Unauthenticated):
+            self.results["wrong"] += 1
             self._audit.refused(refusal.name, network, refusal.reason)
+        elif isinstance(refusal, Undecided):
+            self.results["undecided"] += 1
         return failure
 
     async def _fly(self, flight: _Flight, key: bytes, name: str, password: str) -> None:

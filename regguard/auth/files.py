@@ -272,6 +272,11 @@ class FileWatcher(Service):
         """Keep this file up to date, too."""
         self._files.append(file)
 
+    def faults(self) -> list[str]:
+        """Why the newest version of a file is not in force, a line for each such file."""
+        faults = (getattr(file, "fault", None) for file in self._files)
+        return [fault for fault in faults if fault is not None]
+
     def startService(self) -> None:
         super().startService()  # type: ignore[no-untyped-call]
         self._loop.start(POLL_INTERVAL, now=False).addErrback(

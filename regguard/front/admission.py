@@ -21,7 +21,8 @@ behind one address has room, and nobody fills the house alone."""
 
 RESERVED_FILES = 64
 """File descriptors that are no connection of clients and of the registry: log, epoll, listening
-ports, files that are read anew, and up to eight connections to each server of a directory."""
+ports, files that are read anew, up to 16 connections to the admin port, and up to eight to each
+server of a directory."""
 
 SAY_AGAIN = 60
 """Seconds in which the log says the same thing once."""

@@ -78,7 +78,9 @@ class Turns:
             self._queues[repository] = _Queue()
             return succeed(Turn(self, repository))
         if len(queue.waiting) >= MOST_WAITING:
-            raise UpstreamFailure(503, "too many writes to this repository wait for their turn")
+            raise UpstreamFailure(
+                503, "too many writes to this repository wait for their turn", "busy"
+            )
         waiting: Deferred[Turn] = Deferred(queue.waiting.remove)
         queue.waiting.append(waiting)
         return waiting

@@ -30,6 +30,8 @@ class LogFile:
         self.path = path
         self._torn = False
         self._lost = 0
+        #: Lines that were ever lost.
+        self.lost = 0
         self._take(sys.stdout.fileno() if path == "-" else _opened(path))
 
     def _take(self, descriptor: int) -> None:
@@ -53,7 +55,9 @@ class LogFile:
             pass
         if position < len(lines):
             # The end of a line that was torn before is none of these.
-            self._lost += lines.count(b"\n", max(position, ended))
+            lost = lines.count(b"\n", max(position, ended))
+            self._lost += lost
+            self.lost += lost
         elif self._lost:
             _LOG.warn("{lost} lines of the access log were lost", lost=self._lost)
             self._lost = 0

@@ -12,6 +12,8 @@
     one registry: its kept-alive connections, one connection's HTTP/1.1, whether it is there.
 ``upstreams``
     which of several registries is asked, and which one an upload belongs to.
+``reachability``
+    whether one of them takes a connection, for whoever asks how regguard is.
 ``sending``
     one request on its way there: over which connection, how often, and how that fails.
 ``exchange``
@@ -28,6 +30,7 @@ from regguard.relay.address import Address, endpoint_for
 from regguard.relay.exchange import Relay
 from regguard.relay.headers import Origin
 from regguard.relay.inquiry import Reply
+from regguard.relay.reachability import Reachability
 from regguard.relay.upstream import Upstream, UpstreamFailure
 from regguard.relay.upstreams import Upstreams
 from regguard.relay.whole import Allowance, BodyTooLong, read_whole
@@ -37,6 +40,7 @@ __all__ = [
     "Allowance",
     "BodyTooLong",
     "Origin",
+    "Reachability",
     "Relay",
     "Reply",
     "Upstream",

@@ -21,7 +21,7 @@ from regguard.relay.headers import Origin, client_fields, told_origin, upstream_
 from regguard.relay.inquiry import Inquiry, Reply
 from regguard.relay.references import Misleading, References
 from regguard.relay.sending import CHALLENGES, READS, Sending
-from regguard.relay.upstream import Upstream, UpstreamConnection, UpstreamFailure, UpstreamLost
+from regguard.relay.upstream import FAILURES, Upstream, UpstreamConnection, UpstreamFailure
 from regguard.relay.upstreams import Upstreams
 
 MAX_EXCHANGES = 4000
@@ -63,6 +63,8 @@ class Relay:
         self.on_failure = on_failure
         self.exchanges: set[Sending] = set()
         self._held: dict[str, int] = {}
+        #: How many requests the registry did not answer as it should, by kind.
+        self.failures: dict[str, int] = dict.fromkeys(FAILURES, 0)
         self.now: float = clock.seconds()
         self._stopped = False
         self._watch = LoopingCall(self._look)
@@ -152,8 +154,11 @@ class Relay:
 
     def _no_room(self) -> UpstreamFailure:
         if self._stopped:
-            return UpstreamFailure(503, "regguard is going down")
-        return UpstreamFailure(503, "too many requests are under way")
+            failure = UpstreamFailure(503, "regguard is going down", "stopping")
+        else:
+            failure = UpstreamFailure(503, "too many requests are under way", "busy")
+        self.failures[failure.kind] += 1
+        return failure
 
     def _look(self) -> None:
         self.now = now = self.clock.seconds()
@@ -405,12 +410,15 @@ class Exchange(Sending):
             self._request.unregister_producer()
 
     def _fail(self, failure: UpstreamFailure) -> None:
+        self._relay.failures[failure.kind] += 1
         request, started = self._request, self._started
-        if isinstance(failure, UpstreamLost) and request.head.has_body:
+        if failure.kind == "closed" and request.head.has_body:
             # Of all that could be said, 408 (RFC 9110 section 15.5.9: repeat it on a new
             # connection) is what dockerd, podman and containerd all take for a reason to send
             # again; at 502 the latter two give up.
-            failure = UpstreamFailure(408, "the registry went away in this request: send it again")
+            failure = UpstreamFailure(
+                408, "the registry went away in this request: send it again", failure.kind
+            )
         self._end()
         request.when_gone = None
         if started:

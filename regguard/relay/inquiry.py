@@ -115,5 +115,6 @@ class Inquiry(Sending):
     def _fail(self, failure: UpstreamFailure) -> None:
         # The end of one sending may have ended others, which are still to be told of a stop.
         if not self._over:
+            self._relay.failures[failure.kind] += 1
             self._end()
             self._answered.errback(failure)

@@ -143,15 +143,23 @@ class Sending(Answering):
         if self._over or self._try_next() or self._knock_again(failure):
             return
         if lacks_socket(failure):
-            self._fail(UpstreamFailure(503, "no socket is left to reach the registry"))
+            self._fail(UpstreamFailure(503, "no socket is left to reach the registry", "socket"))
         elif failure.check(TimeoutError, TCPTimedOutError):
             self._fail(
-                UpstreamFailure(504, "the registry does not answer connections", is_logged=True)
+                UpstreamFailure(
+                    504, "the registry does not answer connections", "timeout", is_logged=True
+                )
             )
         elif failure.check(ConnectError):
-            self._fail(UpstreamFailure(502, "the registry refuses connections", is_logged=True))
+            self._fail(
+                UpstreamFailure(502, "the registry refuses connections", "refused", is_logged=True)
+            )
         else:
-            self._fail(UpstreamFailure(502, "the registry cannot be reached", is_logged=True))
+            self._fail(
+                UpstreamFailure(
+                    502, "the registry cannot be reached", "unreachable", is_logged=True
+                )
+            )
 
     def _knock_again(self, failure: Failure) -> bool:
         """Wait a moment for a registry that restarts."""
@@ -170,7 +178,7 @@ class Sending(Answering):
     def _fault(self, failure: Failure) -> None:
         _LOG.failure("fault in an exchange", failure=failure)
         if not self._over:
-            self._fail(UpstreamFailure(502, "internal error"))
+            self._fail(UpstreamFailure(502, "internal error", "fault"))
 
     def _send(self, connection: UpstreamConnection) -> None:
         self._connection = connection
@@ -203,11 +211,11 @@ class Sending(Answering):
     def check_silence(self, now: float, limit: float) -> None:
         """Fail if the registry said nothing since ``limit``; called about once a second."""
         if self.waiting_since <= limit:
-            self._fail(UpstreamFailure(504, "the registry is silent"))
+            self._fail(UpstreamFailure(504, "the registry is silent", "silent"))
 
     def relay_stops(self) -> None:
         """No time is left."""
-        self._fail(UpstreamFailure(503, "regguard is going down"))
+        self._fail(UpstreamFailure(503, "regguard is going down", "stopping"))
 
     @abstractmethod
     def _fail(self, failure: UpstreamFailure) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 from errno import EMFILE, ENFILE
 from math import inf
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectBindError, ConnectingCancelledError, ConnectionDone
@@ -62,21 +62,45 @@ one that restarts."""
 _LOG = Logger(namespace="regguard.relay")
 
 
+FailureKind = Literal[
+    "refused",
+    "timeout",
+    "unreachable",
+    "closed",
+    "cut",
+    "silent",
+    "answer",
+    "busy",
+    "socket",
+    "stopping",
+    "fault",
+]
+"""Kinds of failures: no connection (refused, not in time, for another reason), no answer or half of
+one, silence, an answer of no use; and on our side: too much under way, no socket left, the end of
+this process, a fault."""
+
+FAILURES: tuple[FailureKind, ...] = get_args(FailureKind)
+
+
 class UpstreamFailure(Exception):
     """The registry did not answer as it should; ``status`` is 408, 502, 503 or 504.
 
     ``is_logged``: the reason stands in the log already, once for all whom it concerns.
     """
 
-    def __init__(self, status: int, message: str, *, is_logged: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: FailureKind = "answer",
+        *,
+        is_logged: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.kind = kind
         self.is_logged = is_logged
-
-
-class UpstreamLost(UpstreamFailure):
-    """The registry took the request, or some of it, and went away without an answer."""
 
 
 class Answering(Protocol):
@@ -248,13 +272,17 @@ class UpstreamConnection(TwistedProtocol):
         if body is None:
             untouched = not self._buffer and not self._interim
             exchange.response_lost(
-                UpstreamLost(502, "the registry closed the connection without an answer"),
+                UpstreamFailure(
+                    502, "the registry closed the connection without an answer", "closed"
+                ),
                 untouched,
             )
         elif isinstance(body, UntilCloseBody) and reason.check(ConnectionDone):
             exchange.response_finished()
         else:
-            exchange.response_lost(UpstreamFailure(502, "the registry cut its answer"), False)
+            exchange.response_lost(
+                UpstreamFailure(502, "the registry cut its answer", "cut"), False
+            )
 
     def abort(self) -> None:
         """Cut the connection: what was sent must not look whole to the registry."""
@@ -365,6 +393,10 @@ class Upstream:
                 reason=failure.getErrorMessage().rstrip("."),
             )
         return failure
+
+    def knock(self) -> Deferred[None]:
+        """Connect, and leave; fails as ``connect``."""
+        return self.connect().addCallback(lambda connection: connection.transport.loseConnection())
 
     def look(self, now: float) -> None:
         """Close what was idle for too long, and see whether a registry that went is back.

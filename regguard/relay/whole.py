@@ -89,7 +89,7 @@ class WholeBody:
         if len(self._collected) + len(data) > self._limit:
             why = BodyTooLong(self._limit)
         elif not self._allowance.take(self._request.user_name, len(data)):
-            why = UpstreamFailure(503, "too many manifests are under way")
+            why = UpstreamFailure(503, "too many manifests are under way", "busy")
         else:
             self._collected += data
             return

@@ -19,11 +19,13 @@ from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.auth.interfaces import (
     CheckerFailed,
     Overloaded,
+    Throttled,
     Unauthenticated,
     Unavailable,
 )
 from regguard.auth.realm import User
 from regguard.auth.threads import WAITING_PER_THREAD
+from regguard.auth.throttle import Throttle
 from regguard.auth.verified import TTL
 from tests.auth.house import (
     HOME,
@@ -105,6 +107,50 @@ def test_e06_73_bytes_that_begin_with_the_password_are_refused(
 
     assert outcome(right).name == "ci"
     assert isinstance(outcome(wrong), Unauthenticated)
+
+
+def test_results_are_counted_by_what_came_of_each_question(
+    house: House, basic: Basic, outcome: Outcome
+) -> None:
+    """Everybody who waited has a result of their own; who left has none."""
+    for header in (None, b"Basic !"):
+        with pytest.raises(Unauthenticated):
+            house.authenticate(header)
+    answers = [house.authenticate(basic("ci", word)) for word in ("one", "one", "bad")]
+    left = house.authenticate(basic("ci", "given up"))
+    assert isinstance(left, Deferred)
+    left.cancel()
+    assert house.hashed
+    for answer in (*answers, left):
+        outcome(answer)
+    house.authenticate(basic("ci", "one"))
+
+    assert house.authenticator.results == {
+        "cached": 1,
+        "verified": 2,
+        "wrong": 2,
+        "throttled": 0,
+        "undecided": 0,
+        "none": 1,
+    }
+
+
+def test_results_tell_who_was_throttled_and_who_could_not_be_checked(
+    clock: Clock, basic: Basic, outcome: Outcome
+) -> None:
+    """A wrong one, one that is not looked at any more, and one whose checker broke down."""
+    throttled = make(clock, Scripted(refuse), throttle=Throttle(1, 60, clock))
+    assert isinstance(outcome(throttled.authenticate(basic("ci", "a"), HOME)), Unauthenticated)
+    with pytest.raises(Throttled):
+        throttled.authenticate(basic("ci", "b"), HOME)
+    broken = make(clock, Scripted(lambda: fail(Unavailable())))
+    assert isinstance(outcome(broken.authenticate(basic("ci", "a"), HOME)), CheckerFailed)
+
+    assert [each for each in throttled.results.items() if each[1]] == [
+        ("wrong", 1),
+        ("throttled", 1),
+    ]
+    assert [each for each in broken.results.items() if each[1]] == [("undecided", 1)]
 
 
 # -- single flight -----------------------------------------------------------------------------

@@ -182,7 +182,11 @@ def make_huge(path: str) -> None:
      (make_loop, "symbolic links"), (make_huge, "larger than 64 MiB")],
 )  # fmt: skip
 def test_e16_a_bad_version_is_refused_once_and_the_old_one_stays(
-    watched: WatchedFile[bytes], clock: Clock, change: Callable[[str], None], reason: str
+    watched: WatchedFile[bytes],
+    watcher: FileWatcher,
+    clock: Clock,
+    change: Callable[[str], None],
+    reason: str,
 ) -> None:
     """One error line names the file and the reason; nothing else happens until it changes."""
     change(watched.path)
@@ -195,11 +199,15 @@ def test_e16_a_bad_version_is_refused_once_and_the_old_one_stays(
     assert watched.path in watched.fault
     assert reason in watched.fault
     assert logs[0]["fault"] == watched.fault
+    assert watcher.faults() == [watched.fault]
 
 
 @pytest.mark.parametrize("change", [delete, truncate, spoil, make_directory, make_fifo, make_loop])
 def test_e16_a_good_version_after_a_bad_one_counts(
-    watched: WatchedFile[bytes], clock: Clock, change: Callable[[str], None]
+    watched: WatchedFile[bytes],
+    watcher: FileWatcher,
+    clock: Clock,
+    change: Callable[[str], None],
 ) -> None:
     """What was wrong is over with the next good version, be it the old content."""
     change(watched.path)
@@ -211,6 +219,7 @@ def test_e16_a_good_version_after_a_bad_one_counts(
         clock.advance(POLL_INTERVAL)
 
     assert watched.fault is None
+    assert watcher.faults() == []
     assert watched.content == b"one"
     assert levels(logs) == [LogLevel.info]
 

@@ -6,6 +6,7 @@ Passwords are searched for in all that they write and show of themselves.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import re
 import shutil
 import signal
@@ -208,6 +209,10 @@ health: {{storagedriver: {{enabled: false}}}}
         )
         self._program.wait_until("the registry to listen", self._accepts)
 
+    @property
+    def pid(self) -> int:
+        return self._program.pid
+
     def handled(self) -> list[Handled]:
         """The requests that it has answered, as its access log tells."""
         return [
@@ -309,6 +314,19 @@ class Guard:
             [folder / file for option, file in pairwise(words) if option == "--access-log"],
         )
         self.program.wait_until("the guard to listen", lambda: accepts(self.port))
+        admin = dict(pairwise(words)).get("--admin", "")
+        self.admin_port = int(admin.rpartition(":")[2]) if admin.startswith("tcp:") else 0
+        if self.admin_port:
+            for path in ("/healthz", "/readyz", "/metrics"):
+                self.program.shown[path] = lambda path=path: self.ask_admin(path)[1].encode()
+
+    def ask_admin(self, path: str, method: str = "GET") -> tuple[int, str]:
+        """Status and body of an admin page (``--admin tcp:127.0.0.1:PORT`` was said)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=PATIENCE)
+        with contextlib.closing(connection):
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
 
     @property
     def host(self) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.canary import CANARY, ON_ARGV, SEARCH, Search
 from tests.e2e.clients import curl
-from tests.e2e.programs import PATIENCE, Ground, Guard
+from tests.e2e.programs import PATIENCE, Ground, Guard, free_port
 from tests.e2e.recorder import Recorder
 
 NAME = "testuser"
@@ -122,6 +122,7 @@ def test_f01_a_password_is_in_no_log_and_goes_nowhere(
             recorder.url,
             *("--auth", "careless", "--auth", f"htpasswd:{htpasswd}"),
             *("--access-log", str(access_log), "--throttle", "off"),
+            *("--admin", f"tcp:127.0.0.1:{free_port()}"),
             log_format=log_format,
             environment={**os.environ, "PYTHONPATH": path},
         )

@@ -75,6 +75,7 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
         drain_timeout=900,
         access_log="-",
         access_log_format="combined",
+        admin=None,
         said={"tls-cert": "command line", "tls-key": "command line"},
         check=False,
     )
@@ -140,6 +141,9 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--access-log", "/var/log/x"], 'access-log = "/var/log/x"', "access_log", "/var/log/x"),
     (["--access-log-format", "common"], 'access-log-format = "common"', "access_log_format",
      "common"),
+    (["--admin", "unix:/run/a.sock"], 'admin = "unix:/run/a.sock"', "admin", "unix:/run/a.sock"),
+    (["--admin", "tcp:127.0.0.1:9180"], 'admin = "tcp:127.0.0.1:9180"', "admin",
+     "tcp:9180:interface=127.0.0.1"),
 ]  # fmt: skip
 
 
@@ -305,6 +309,9 @@ def test_an_empty_list_is_refused(name: str) -> None:
         (["--realm", "\udc80"], "--realm: must be one line of printable text"),
         (["--access-log-format", "fancy"],
          "--access-log-format: 'fancy' is none of common, combined, combinedio"),
+        (["--admin", "9180"], "--admin: 9180: is no plain endpoint; write tcp:127.0.0.1:9180, "),
+        (["--admin", "haproxy:tcp:9180"], "--admin: haproxy:tcp:9180: is no plain endpoint; "),
+        (["--admin", "ssl:9180"], "--admin: ssl:9180: is no plain endpoint; "),
         (["domain.crt"], "domain.crt: is no option; options begin with --, see --help"),
         (["--listn", "tcp:1"], "option --listn not recognized"),
         (["--listen"], "option --listen requires argument"),
@@ -323,7 +330,10 @@ def test_a_bad_word_is_refused_in_one_line(words: list[str], text: str) -> None:
         ('tls_cert = "x"', "tls_cert: unknown key; did you mean tls-cert?"),
         ('lisen = "x"', "lisen: unknown key; did you mean listen?"),
         ("[push]\na = 1", "push: takes a string"),
-        ("frobnicate = 1", "frobnicate: unknown key; known keys: access-log, access-log-format, "),
+        (
+            "frobnicate = 1",
+            "frobnicate: unknown key; known keys: access-log, access-log-format, admin, ",
+        ),
         ('config = "x"', "config: unknown key"),
         ("check = true", "check: unknown key"),
         ('push = "pusher"', "push: 'pusher' is not understood: write user:pusher or group:pusher"),

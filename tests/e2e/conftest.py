@@ -18,10 +18,8 @@ from tests.e2e.stage import Stage, staging
 BCRYPT_COST = 5
 
 
-@pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """Certificates, htpasswd and groups."""
-    folder = tmp_path_factory.mktemp("ground")
+def make_ground(folder: Path) -> Ground:
+    """Certificates, htpasswd and groups in this folder."""
     authority = Authority()
     trust = folder / "trust"
     trust.mkdir()
@@ -45,6 +43,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     ground.htpasswd.chmod(0o600)
     ground.groups.write_text(f"pusher: {ground.pusher[0]}\n")
     return ground
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """Certificates, htpasswd and groups."""
+    return make_ground(tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,10 @@ from collections.abc import Iterable, Mapping
 GROUPS = {"A": 39, "B": 10, "C": 15, "D": 25, "E": 20, "F": 6, "G": 12, "H": 13, "I": 28}
 CASES = [f"{group}{n:02d}" for group, count in GROUPS.items() for n in range(1, count + 1)]
 
-NOT_HELD: dict[str, str] = {}
+NOT_HELD: dict[str, str] = {
+    "I28": "24 hours fit into no test; tests.bench.soak ran for 12 minutes: no traceback, as many "
+    "file descriptors in the end as at the start, memory level after the first two minutes",
+}
 """Cases that do not hold, and why not.  README's part on limits says the same."""
 
 EXCEPT = {

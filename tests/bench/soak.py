@@ -272,14 +272,18 @@ class Soak:
         acts = (self._restart, self._spoil_the_line, self._hang_up, self._rewrite, self._rewrite)
         while not self.over.wait(chance.uniform(2, 8)):
             act = chance.choice(acts)
-            act(chance)
-            self.done[act.__name__.strip("_")] += 1
+            try:
+                act(chance)
+                self.done[act.__name__.strip("_")] += 1
+            except Exception as error:
+                self.wrong.append(f"{act.__name__}: {error!r}")
+                self._away_until = 0.0
 
     def _restart(self, chance: random.Random) -> None:
         self._away_until = time.monotonic() + 3600
         self.registry.stop(chance.choice((signal.SIGTERM, signal.SIGKILL)))
         # Uploads that nobody finished would fill the disk; blobs are pushed before they are pulled.
-        shutil.rmtree(self.folder / "registry" / "data")
+        shutil.rmtree(self.folder / "registry" / "data", ignore_errors=True)
         time.sleep(chance.uniform(0, 2))
         self.registry.start()
         self._away_until = time.monotonic() + RECOVERY

@@ -497,4 +497,6 @@ def makeService(options: Options) -> IService:
     """The service of ``twist regguard``."""
     from twisted.internet import reactor
 
+    # Twisted's own is the wall clock: where that jumps, every deadline would be over, or none.
+    reactor.seconds = time.monotonic  # type: ignore[method-assign]
     return Guard(options.parts, reactor)

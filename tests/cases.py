@@ -26,7 +26,10 @@ from collections.abc import Iterable, Mapping
 GROUPS = {"A": 39, "B": 10, "C": 15, "D": 25, "E": 20, "F": 6, "G": 12, "H": 13, "I": 28}
 CASES = [f"{group}{n:02d}" for group, count in GROUPS.items() for n in range(1, count + 1)]
 
-NOT_HELD: dict[str, str] = {}
+NOT_HELD: dict[str, str] = {
+    "I28": "24 hours fit into no test; tests.bench.soak ran for 12 minutes: no traceback, as many "
+    "file descriptors in the end as at the start, memory level after the first two minutes",
+}
 """Cases that do not hold, and why not.  README's part on limits says the same."""
 
 EXCEPT = {
@@ -42,7 +45,9 @@ EXCEPT = {
     "H05": "the memory of 10,000 idle connections is measured by tests.bench.crowd, not here",
     "H07": "100 MB in chunks of one octet take minutes of one processor, 1.7 microseconds each; "
     "only who may push can send them",
-    "H11": "50 ms for health and refusals while the registry hangs are measured, not tested",
+    "H08": "5,000 connections; REGGUARD_CHURN=50000 makes as many as the case has",
+    "H10": "the limit is a control group's only where root may make one; PSS is looked at anyway",
+    "H11": "50 ms are printed and not demanded: timings gate no test",
     "I10": "registry 2.8 itself refuses to go on with an upload whose PATCH was cut",
     "I12": "containerd 1.6 sends a layer again to the same upload, and registry 2.8 refuses that "
     "if it kept some of the first try",
@@ -56,18 +61,12 @@ BEING_BUILT = {
     "G08": "daemon: certificates change on SIGHUP, a bad pair changes nothing (a bad one at the "
     "start is refused already)",
     "G09": "daemon: a key that everybody may read is refused",
-    "H08": "budgets: 50,000 connections that are reset",
-    "H10": "budgets: 200 transfers of 1 GB in 128 MB",
-    "H12": "budgets: a thousand ranges",
     "I14": "daemon: 100 transfers, the limit, and a second SIGTERM (the draining itself already)",
     "I16": "daemon: SIGHUP with a broken certificate (configuration and htpasswd already)",
     "I17": "daemon: 100 SIGHUPs under load",
     "I18": "daemon: socket activation",
     "I19": "daemon: kill -9",
     "I20": "daemon: SIGSTOP for 30 s, watchdog",
-    "I21": "faults: the wall clock jumps a day",
-    "I23": "faults: /tmp is full or read-only",
-    "I28": "faults: 24 hours",
 }
 """What others build now: to be emptied as their tests come in."""
 

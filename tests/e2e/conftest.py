@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,19 +10,19 @@ import bcrypt
 import pytest
 
 from tests.certificates import Authority, rsa_key
+from tests.e2e.asking import Connect
 from tests.e2e.programs import Ground, Guard, Registry, StartGuard
 from tests.e2e.recorder import ok
 from tests.e2e.slapd import Slapd
 from tests.e2e.stage import Stage, staging
+from tests.e2e.wire import Client
 
 # The cheapest that ``htpasswd -B`` makes by itself.
 BCRYPT_COST = 5
 
 
-@pytest.fixture(scope="session")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
-    """Certificates, htpasswd and groups."""
-    folder = tmp_path_factory.mktemp("ground")
+def make_ground(folder: Path) -> Ground:
+    """Certificates, htpasswd and groups in this folder."""
     authority = Authority()
     trust = folder / "trust"
     trust.mkdir()
@@ -45,6 +46,12 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     ground.htpasswd.chmod(0o600)
     ground.groups.write_text(f"pusher: {ground.pusher[0]}\n")
     return ground
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
+    """Certificates, htpasswd and groups."""
+    return make_ground(tmp_path_factory.mktemp("ground"))
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +101,19 @@ def start_guard(ground: Ground, tmp_path: Path) -> Iterator[StartGuard]:
     yield start
     for guard in started:
         guard.stop()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Connects to a guard, or through another port to it."""
+    with contextlib.ExitStack() as stack:
+
+        def connect(guard: Guard, port: int | None = None, window: int | None = None) -> Client:
+            client = Client(port or guard.port, guard.ground.ca, guard.ground.pusher, window)
+            stack.callback(client.close)
+            return client
+
+        yield connect
 
 
 @pytest.fixture(scope="session", params=["tls", "plain"])

@@ -275,7 +275,7 @@ FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.I
 class Guard:
     """``twist regguard`` on a free port, in front of ``upstream`` (a URL).
 
-    ``files``: how many it may open.
+    ``files``: how many it may open.  ``through``: the program, with its words, that becomes it.
     """
 
     def __init__(
@@ -287,6 +287,7 @@ class Guard:
         log_format: str = "text",
         environment: Mapping[str, str] | None = None,
         files: int | None = None,
+        through: Sequence[str] = (),
     ) -> None:
         self.ground = ground
         self.port = free_port()
@@ -306,6 +307,7 @@ class Guard:
         )
         if files is not None:
             argv = [binary("prlimit"), f"--nofile={files}:{files}", *argv]
+        argv = [*through, *argv]
         self.program = Program(
             argv,
             folder / "guard.log",

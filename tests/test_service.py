@@ -15,8 +15,8 @@ from twisted.python.usage import UsageError
 
 from regguard import options, parts, service
 from regguard.access import Denial, Grant, parse_access
-from regguard.auth.files import POLL_INTERVAL
 from regguard.auth.hashes import StoredHash
+from regguard.files import POLL_INTERVAL
 
 # Of checkers that Twisted brings, and we do not use.
 pytestmark = pytest.mark.filterwarnings("ignore:'(spwd|crypt)' is deprecated")

@@ -27,6 +27,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet import main, tcp
 from twisted.internet.abstract import FileDescriptor
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 RECORD = 16 * 1024
@@ -84,6 +85,10 @@ class TLSServer(tcp.Server):
             except SSL.WantWriteError:
                 return self._wait_for_write()
             except SSL.Error:
+                # What a client sends behind its last flight is in the kernel: closed over it,
+                # TCP would throw away the alert that tells the client why.
+                with contextlib.suppress(OSError):
+                    self.socket.recv(BATCH * RECORD)
                 return main.CONNECTION_LOST
             self._handshaking = False
         receive = self._tls.recv
@@ -211,6 +216,16 @@ class TLSServer(tcp.Server):
     loseConnection = FileDescriptor.loseConnection
     registerProducer = FileDescriptor.registerProducer
     unregisterProducer = FileDescriptor.unregisterProducer
+
+
+def tls_of(transport: Any) -> SSL.Connection | None:
+    """OpenSSL's side of a transport, in memory or on the socket; None where there is no TLS."""
+    if isinstance(transport, TLSServer):
+        return transport._tls
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        connection: SSL.Connection | None = transport.getHandle()
+        return connection
+    return None
 
 
 def tls_transport(current_context: Callable[[], SSL.Context]) -> Callable[..., TLSServer]:

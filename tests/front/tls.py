@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from OpenSSL import SSL
 
-from regguard.front.certificates import Certificate, CertificateFiles, load
+from regguard.front.certificates import CertificateFiles, WatchedCertificate
 from tests.certificates import Authority
 
 
-def certificate(folder: Path, *hosts: str) -> Certificate:
+def load(chain: Path, key: Path | None = None) -> WatchedCertificate:
+    """A certificate as the daemon loads it."""
+    return WatchedCertificate(CertificateFiles(chain, key), time.time)
+
+
+def certificate(folder: Path, *hosts: str) -> WatchedCertificate:
     """A loaded certificate for ``hosts``."""
-    return load(CertificateFiles(Authority().issue(*hosts).write(folder, hosts[0].strip("*."))))
+    return load(Authority().issue(*hosts).write(folder, hosts[0].strip("*.")))
+
+
+def context_of(folder: Path, *hosts: str) -> SSL.Context:
+    """The context of a loaded certificate for ``hosts``."""
+    return certificate(folder, *hosts).content.new_context()
 
 
 def client_context(version: int | None = None) -> SSL.Context:

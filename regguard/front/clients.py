@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,8 +25,8 @@ from regguard.front.expiry import Expiring
 MAX_DEPTH = 3
 """Intermediate certificates between a client's and a root of ours; OpenSSL would follow 100."""
 
-MAX_NAME = 255
-"""Octets of a user name: what htpasswd takes."""
+MAX_NAME = 64
+"""Characters of a common name (X.520, ub-common-name)."""
 
 _REVOCATIONS = re.compile(
     rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.ASCII | re.DOTALL
@@ -114,8 +115,11 @@ def parse(data: bytes, path: str) -> ClientAuthority:
 
     :raises FileError: with the cure.
     """
+    without = _REVOCATIONS.sub(b"", data)
+    if b"-----BEGIN X509 CRL-----" in without:
+        raise FileError(f"{path}: ends within a revocation list; write the file whole")
     try:
-        authorities = x509.load_pem_x509_certificates(data)
+        authorities = x509.load_pem_x509_certificates(without)
     except ValueError:
         raise FileError(
             f"{path}: holds no PEM certificate; it starts with -----BEGIN CERTIFICATE-----"
@@ -126,8 +130,6 @@ def parse(data: bytes, path: str) -> ClientAuthority:
         raise FileError(
             f"{path}: holds a damaged revocation list; make it anew with: openssl ca -gencrl"
         ) from None
-    if b"-----BEGIN X509 CRL-----" in _REVOCATIONS.sub(b"", data):
-        raise FileError(f"{path}: ends within a revocation list; write the file whole")
     for each in authorities:
         if not _is_authority(each):
             raise FileError(
@@ -197,16 +199,17 @@ def user_of(connection: SSL.Connection) -> str | None:
         certificate = connection.get_peer_certificate(as_cryptography=True)
         if certificate is None:
             return None
-        names = [
-            each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        ]
+        with warnings.catch_warnings():
+            # Of names that are too long: those are refused below.
+            warnings.simplefilter("ignore")
+            names = [each.value for each in certificate.subject if each.oid == NameOID.COMMON_NAME]
     except ValueError:
         raise NoUser("its subject cannot be read") from None
     if len(names) != 1:
         raise NoUser(f"it has {len(names)} common names" if names else "it has no common name")
     name = names[0]
-    if not isinstance(name, str) or not name or len(name.encode("utf-8", "replace")) > MAX_NAME:
-        raise NoUser(f"its common name is not 1 to {MAX_NAME} octets of text")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME:
+        raise NoUser(f"its common name is not text of 1 to {MAX_NAME} characters")
     if ":" in name or not name.isprintable() or name != name.strip():
         raise NoUser("its common name has a colon, a control character, or a blank at an end")
     return name

@@ -9,6 +9,9 @@ Two facts carry the reading side.  OpenSSL is left without read-ahead, so it tak
 from the socket at a time; and we always ask for a full record.  So no decrypted octets wait
 inside OpenSSL, where epoll would not see them, and pausing is simply not reading.
 
+Who refuses a client's certificate (a verify call-back) leaves its reason with the connection, as
+``app_data``.
+
 Renegotiation is off in every context of ours (``front.certificates``), so a write never waits
 for a read; a TLS 1.3 key update may make a read wait for a write.
 
@@ -72,11 +75,14 @@ class TLSServer(tcp.Server):
         self._tls = SSL.Connection(context, skt)
         self._tls.set_accept_state()
         self._handshaking = True
+        self._refused = False
         self._read_waits_for_write = False
         self._singles = 0
 
     def doRead(self) -> Any:
         """Read the records that are there, deliver them in one piece."""
+        if self._refused:
+            return self._forget()
         if self._handshaking:
             try:
                 self._tls.do_handshake()
@@ -85,11 +91,7 @@ class TLSServer(tcp.Server):
             except SSL.WantWriteError:
                 return self._wait_for_write()
             except SSL.Error:
-                # What a client sends behind its last flight is in the kernel: closed over it,
-                # TCP would throw away the alert that tells the client why.
-                with contextlib.suppress(OSError):
-                    self.socket.recv(BATCH * RECORD)
-                return main.CONNECTION_LOST
+                return main.CONNECTION_LOST if self._tls.get_app_data() is None else self._refuse()
             self._handshaking = False
         receive = self._tls.recv
         ending: Any = None
@@ -127,6 +129,25 @@ class TLSServer(tcp.Server):
             return main.CONNECTION_LOST
         self.protocol.dataReceived(data)
         return ending if self.connected else None
+
+    def _refuse(self) -> None:
+        """Let the alert arrive that tells a client what is wrong with its certificate.
+
+        In TLS 1.3 it has sent its first request by then. Closed over that, TCP would throw away
+        what we sent before; so only our direction is closed, for as long as the protocol's
+        deadline lets the client read.
+        """
+        self._refused = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def _forget(self) -> Any:
+        try:
+            return None if self.socket.recv(RECORD) else main.CONNECTION_LOST
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
 
     def _wait_for_write(self) -> None:
         self._read_waits_for_write = True

@@ -22,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from regguard.addresses import TrustedProxies
 from regguard.files import POLL_INTERVAL, FileWatcher
 from regguard.front.certificates import Certificates
+from regguard.front.channel import FIRST_BYTE_TIMEOUT
 from regguard.front.clients import WatchedClientAuthority
 from regguard.front.listening import listen
 from tests.certificates import Authority, Issued
@@ -170,6 +171,22 @@ def test_g07_a_refused_certificate_is_an_alert_and_one_line(
     assert event["host"] in host.values()
     assert (event["host"] == "198.51.100.7") is listening.introduced
     assert listening.door.logged == []
+
+
+def test_g07_who_was_refused_and_stays_is_put_out(listening: Listening) -> None:
+    """The alert can be read for as long as a handshake may take; nothing else is done meanwhile."""
+    expired = listening.authority.issue_client("ci", days=-1)
+    with listening.client(expired, SSL.TLS1_3_VERSION) as client:
+        client.send(NOW)
+        listening.turn()
+        for _ in range(FIRST_BYTE_TIMEOUT + 1):
+            listening.door.clock.advance(1)
+            listening.turn()
+
+        assert listening.door.site.channels == set()
+        with pytest.raises(SSL.Error, match=r"certificate.expired"):
+            client.recv(65536)
+    assert listening.door.seen == []
 
 
 def test_g07_a_certificate_without_a_user_is_told_of_and_serves(listening: Listening) -> None:

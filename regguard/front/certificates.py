@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import InternalError, InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -176,7 +179,9 @@ def _key(option: str, file: FoundFile) -> Any:
             f"{file.mode:03o}); chmod 640 {file.path}"
         )
     try:
-        return load_pem_private_key(file.data, password=None)
+        # OpenSSL's look at the primes of an RSA key takes 100 ms, in which (Python's lock is held
+        # meanwhile) nobody would be served.
+        key = load_pem_private_key(file.data, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         raise CertificateError(
             f"{option} {file.path}: the key is encrypted; decrypt it with: "
@@ -187,6 +192,19 @@ def _key(option: str, file: FoundFile) -> Any:
             f"{option} {file.path}: holds no PEM private key; it starts with "
             "-----BEGIN PRIVATE KEY-----"
         ) from None
+    if isinstance(key, rsa.RSAPrivateKey) and not _is_sound(key):
+        raise CertificateError(f"{option} {file.path}: the key is damaged; put a copy back")
+    return key
+
+
+def _is_sound(key: rsa.RSAPrivateKey) -> bool:
+    """Whether what it signs is signed, which is what it is for, and takes a millisecond."""
+    try:
+        signature = key.sign(b"", padding.PKCS1v15(), hashes.SHA256())
+        key.public_key().verify(signature, b"", padding.PKCS1v15(), hashes.SHA256())
+    except (ValueError, InvalidSignature, InternalError):
+        return False
+    return True
 
 
 # The rights of all others.  Those of the group are what root:regguard 0640 is made of.

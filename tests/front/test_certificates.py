@@ -186,6 +186,24 @@ def test_g08_an_encrypted_key_is_named(issued: Issued, tmp_path: Path) -> None:
     assert f"openssl pkey -in {tmp_path}/domain.key" in message
 
 
+def test_g08_a_damaged_rsa_key_is_named(tmp_path: Path) -> None:
+    """It has the certificate's public half, and signs nothing that holds."""
+    key = rsa.generate_private_key(65537, 2048)
+    path = Authority().issue("a.example", key=key).write(tmp_path)
+    numbers = key.private_numbers()
+    # OpenSSL does without one of the two.
+    d, dmp1 = numbers.d ^ 1 << 500, numbers.dmp1 ^ 1 << 500
+    damaged = rsa.RSAPrivateNumbers(
+        *(numbers.p, numbers.q, d, dmp1, numbers.dmq1, numbers.iqmp, numbers.public_numbers)
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    (tmp_path / "domain.key").write_bytes(
+        damaged.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+    message = refusal(path)
+    assert message.startswith(f"--tls-key {tmp_path}/domain.key: the key is damaged")
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import InternalError, InvalidSignature
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -50,10 +50,13 @@ class CertificateError(FileError):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A checked chain with its key, and the DNS names that it serves."""
+    """A checked chain with its key, and the DNS names that it serves.
+
+    Two of them are equal if their chains are: the key belongs to the chain.
+    """
 
     chain: tuple[x509.Certificate, ...]
-    key: Any = field(repr=False)
+    key: Any = field(repr=False, compare=False)
     names: frozenset[str]
 
     def __str__(self) -> str:
@@ -138,7 +141,7 @@ def _pair(found: Sequence[FoundFile], *, named: bool) -> Certificate:
         raise _unreadable("--tls-cert", chain_file)
     try:
         chain = x509.load_pem_x509_certificates(chain_file.data)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise CertificateError(
             f"--tls-cert {chain_file.path}: holds no PEM certificate; it starts with "
             "-----BEGIN CERTIFICATE-----"
@@ -157,7 +160,7 @@ def _pair(found: Sequence[FoundFile], *, named: bool) -> Certificate:
         certificate = Certificate(tuple(chain), key, _dns_names(chain[0]))
         if belongs:
             certificate.new_context()
-    except (SSL.Error, TypeError, ValueError) as error:
+    except (SSL.Error, TypeError, ValueError, UnsupportedAlgorithm) as error:
         raise CertificateError(
             f"--tls-cert {chain_file.path}: OpenSSL refuses the certificate ({_phrase(error)}); "
             "get one with an ECDSA key or an RSA key of at least 2048 bits"
@@ -187,7 +190,7 @@ def _key(option: str, file: FoundFile) -> Any:
             f"{option} {file.path}: the key is encrypted; decrypt it with: "
             f"openssl pkey -in {file.path} -out plain.key"
         ) from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise CertificateError(
             f"{option} {file.path}: holds no PEM private key; it starts with "
             "-----BEGIN PRIVATE KEY-----"
@@ -236,7 +239,7 @@ class Certificates:
         self._clients = clients
         self._when_clients_change: list[Callable[[], None]] = []
         for certificate in self._certificates:
-            certificate.replaced = lambda before, after: self._renew()
+            certificate.replaced = self._certificate_replaced
         if clients is not None:
             clients.replaced = self._clients_replaced
         self._renew()
@@ -270,9 +273,14 @@ class Certificates:
         """For Twisted's memory-BIO TLS."""
         return SSL.Connection(self.context, None)
 
-    def _clients_replaced(self, before: ClientAuthority, after: ClientAuthority) -> None:
-        self._renew()
+    def _certificate_replaced(self, before: Certificate, after: Certificate) -> None:
+        # SIGHUP reads all anew, and most often nothing has changed.
         if before != after:
+            self._renew()
+
+    def _clients_replaced(self, before: ClientAuthority, after: ClientAuthority) -> None:
+        if before != after:
+            self._renew()
             for act in self._when_clients_change:
                 act()
 

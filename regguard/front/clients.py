@@ -120,7 +120,7 @@ def parse(data: bytes, path: str) -> ClientAuthority:
         raise FileError(f"{path}: ends within a revocation list; write the file whole")
     try:
         authorities = x509.load_pem_x509_certificates(without)
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise FileError(
             f"{path}: holds no PEM certificate; it starts with -----BEGIN CERTIFICATE-----"
         ) from None

@@ -222,6 +222,17 @@ def test_g08_sighup_says_what_is_wrong_again(
     assert presented(certificates) == NEW
 
 
+def test_g08_a_hundred_sighups_make_nothing_anew(
+    certificates: Certificates, watcher: FileWatcher
+) -> None:
+    """Where nothing has changed, connections go on to begin with what is there."""
+    context = certificates.context
+    for _ in range(100):
+        watcher.reload()
+
+    assert certificates.context is context
+
+
 def test_g08_each_of_several_certificates_changes_by_itself(
     tmp_path: Path, watcher: FileWatcher, clock: Clock
 ) -> None:

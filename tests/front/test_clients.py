@@ -303,6 +303,8 @@ def test_what_a_handshake_began_with_lives_until_its_end(
                     near.do_handshake()
                 pump(near, far)
             began_with = weakref.ref(served.certificates.context)
+            with served.path.open("ab") as file:
+                file.write(Authority("one more").certificate)
             watcher.reload()
             gc.collect()
             assert began_with() not in (None, served.certificates.context)

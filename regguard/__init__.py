@@ -12,7 +12,8 @@ room               duty                                                         
 ``configuration``  the TOML file: its keys with their lines, the rules per            access
                    repository
 ``parts``          settings to parts: every file they name, opened and checked        access,
-                                                                                      auth, front,
+                                                                                      auth, files,
+                                                                                      front,
                                                                                       options,
                                                                                       relay,
                                                                                       transport
@@ -20,19 +21,22 @@ room               duty                                                         
 ``front``          the door: listening, certificates, how many may come, the          http1,
                    HTTP/1.1 server channel                                            transport,
                                                                                       addresses,
-                                                                                      answers
+                                                                                      answers,
+                                                                                      files
 ``http1``          the grammar: bytes to heads and bodies and back; pure              nothing
 ``guard``          authenticate, authorize, relay; the catalog, immutable tags, what  auth, access,
                    is hidden                                                          relay,
                                                                                       answers
 ``answers``        regguard's own answers: the OCI error JSON; pure                   nothing
 ``auth``           who: Authorization header to ``User`` through ``twisted.cred``     addresses, dn,
+                                                                                      files,
                                                                                       transport
 ``access``         what: method and target to ``Access``, rules to ``Grant`` or       dn
                    ``Denial``; pure
 ``addresses``      networks, and proxies whose word about their clients counts;       nothing
                    pure
 ``dn``             distinguished names, in one spelling; pure                         nothing
+``files``          files of the operator's: watched, replaced by good versions only   nothing
 ``relay``          onward: header rules, upstream connections, streaming both ways    http1,
                                                                                       transport
 ``transport``      sockets: OpenSSL on the socket itself, PROXY headers before it,    nothing
@@ -40,16 +44,19 @@ room               duty                                                         
                    private names
 ``ops``            what operators look at: the logs, pushes, metrics, the admin       nothing
                    pages
-``vitals``         what a running guard says of itself: its numbers, whether it is    auth, front,
-                   ready                                                              ops, relay
+``vitals``         what a running guard says of itself: its numbers, whether it is    auth, files,
+                   ready                                                              front, ops,
+                                                                                      relay
 ``demo``           ``regguard demo``: a registry, a guard and lines to try            nothing
-``passwd``         ``regguard passwd``: a user's line in a password file              auth
+``passwd``         ``regguard passwd``: a user's line in a password file              auth, files
 ``explain``        ``regguard explain``: the verdict on one request, and its rule     service,
                                                                                       parts, auth,
+                                                                                      files,
                                                                                       access,
                                                                                       options
 ``check``          ``regguard check``: what ``twist regguard`` would find             service,
                                                                                       parts, auth,
+                                                                                      files,
                                                                                       explain
 ``cli``            the ``regguard`` command                                           demo, passwd,
                                                                                       check,

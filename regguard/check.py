@@ -15,9 +15,9 @@ from pathlib import Path
 from twisted.python import usage
 
 from regguard import service
-from regguard.auth.files import FileError, text_lines
 from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.explain import Judge
+from regguard.files import FileError, text_lines
 from regguard.parts import Parts
 
 

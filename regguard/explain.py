@@ -15,8 +15,8 @@ from twisted.python import usage
 
 from regguard import options, parts, service
 from regguard.access import Access, Denial, Grant, Policy, Refusal, Who, parse_access
-from regguard.auth.files import MarkerFile
 from regguard.auth.realm import Groups
+from regguard.files import MarkerFile
 
 _CALL = 'regguard explain --config FILE USER METHOD PATH, such as "alice PUT /v2/app/manifests/v1"'
 

@@ -53,6 +53,7 @@ class Settings:
 
     ``auth`` holds ``TYPE[:ARG]`` specifications in the order in which they are asked;
     ``certificates`` pairs of chain and key (None: look beside the chain), empty for plain HTTP;
+    ``tls_client_ca`` signs the certificates of users, None asks them for none;
     ``throttle`` how many wrong passwords within how long, None for no limit;
     ``max_connections`` in all, and from one network (None: a share of those there can be);
     ``groups`` None where the default file may be missing and is; ``rules`` the ``[[repository]]``
@@ -63,6 +64,7 @@ class Settings:
 
     listen: tuple[str, ...]
     certificates: tuple[tuple[Path, Path | None], ...]
+    tls_client_ca: Path | None
     # Both may hold a password.
     upstream: tuple[str, ...] = field(repr=False)
     upstream_ca: Path | None
@@ -118,6 +120,7 @@ _LISTS = ("listen", "tls-cert", "tls-key", "auth", "upstream", "trusted-proxy")
 _SWITCHES = ("no-tls", "hide")
 _NUMBERS = ("read-timeout", "drain-timeout")
 _TEXTS = (
+    "tls-client-ca",
     "upstream-ca",
     "htpasswd",
     "minimum-hash",
@@ -158,6 +161,7 @@ class Options(usage.Options, AuthOptionMixin):
     )
     optParameters: tuple[list[str | None], ...] = (
         ["config", "c", None, "TOML file with the same names; the command line wins."],
+        ["tls-client-ca", None, None, "CA (PEM) whose client certificates name users by CN."],
         ["upstream-ca", None, None, "Trust this CA (PEM) for an https:// upstream."],
         [
             "minimum-hash",
@@ -316,6 +320,8 @@ class Options(usage.Options, AuthOptionMixin):
             words["no-tls"] = _said_here("no-tls", True)
             if "tls-cert" not in self._lists:
                 words.pop("tls-cert", None)
+            if self["tls-client-ca"] is None:
+                words.pop("tls-client-ca", None)
         return _settings(words, rules, bool(self["check"]), self.serves())
 
 
@@ -392,6 +398,7 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
     return Settings(
         listen=tuple(convert("listen", [DEFAULT_LISTEN], _endpoints)),
         certificates=_certificates(words) if serves else (),
+        tls_client_ca=_client_ca(words) if serves else None,
         upstream=tuple(said("upstream", [DEFAULT_UPSTREAM])),
         upstream_ca=Path(upstream_ca) if upstream_ca is not None else None,
         auth=tuple(auth),
@@ -441,6 +448,18 @@ def _certificates(words: _Words) -> tuple[tuple[Path, Path | None], ...]:
         (Path(chain), Path(key) if key is not None else None)
         for chain, key in zip(chains, keys, strict=True)
     )
+
+
+def _client_ca(words: _Words) -> Path | None:
+    word = words.get("tls-client-ca")
+    if word is None:
+        return None
+    if "no-tls" in words and words["no-tls"].value:
+        raise usage.UsageError(
+            f"{word.where}: contradicts {words['no-tls'].where}; without TLS nobody shows a "
+            "certificate, so leave one of them out"
+        )
+    return Path(word.value)
 
 
 def _seconds(value: Any) -> float:

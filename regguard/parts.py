@@ -5,8 +5,10 @@ Every complaint is one line with option, file and cure; what is odd but works is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,11 @@ from twisted.cred.credentials import IUsernamePassword
 from twisted.python import usage
 
 from regguard.access import Freeze, Policy, Who
-from regguard.auth.files import FileError, MarkerFile, WatchedFile
 from regguard.auth.interfaces import IGroupSource, IServedChecker, IStoredHashChecker
 from regguard.auth.realm import Groups
-from regguard.front.certificates import Certificate, CertificateError, CertificateFiles
-from regguard.front.certificates import load as load_certificate
+from regguard.files import FileError, MarkerFile, WatchedFile
+from regguard.front.certificates import CertificateFiles, WatchedCertificate, expiring
+from regguard.front.clients import WatchedClientAuthority
 from regguard.options import Settings
 from regguard.relay import Address, Origin
 from regguard.relay.headers import origin_of
@@ -36,7 +38,8 @@ class Parts:
     settings: Settings
     config: WatchedFile[Settings] | None
     freeze: MarkerFile | None
-    certificates: tuple[Certificate, ...]
+    certificates: tuple[WatchedCertificate, ...]
+    clients: WatchedClientAuthority | None
     upstreams: tuple[Address, ...]
     trust_root: Any
     origin: Origin | None
@@ -60,7 +63,9 @@ class Parts:
             )
         if settings.freeze is not None or (self.freeze and self.freeze.text is not None):
             lines.append("frozen: nobody may push or delete")
-        lines += [f"certificate {certificate}" for certificate in self.certificates]
+        lines += [f"certificate {each.path}: {each.content}" for each in self.certificates]
+        if self.clients is not None:
+            lines.append(f"client certificates by {self.clients.path}: {self.clients.content}")
         if settings.admin is not None:
             lines.append(f"health and metrics on {settings.admin}")
         return lines
@@ -82,9 +87,10 @@ def load(settings: Settings, config: WatchedFile[Settings] | None = None) -> Par
     certificates = []
     for chain, key in settings.certificates:
         try:
-            certificates.append(load_certificate(CertificateFiles(chain, key)))
-        except CertificateError as error:
+            certificates.append(WatchedCertificate(CertificateFiles(chain, key), time.time))
+        except FileError as error:
             raise usage.UsageError(str(error)) from None
+    clients = _clients(settings)
     upstreams = _upstreams(settings)
     origin = None
     if settings.public_url is not None:
@@ -104,17 +110,45 @@ def load(settings: Settings, config: WatchedFile[Settings] | None = None) -> Par
         config,
         None if freeze is None else MarkerFile(str(freeze)),
         tuple(certificates),
+        clients,
         upstreams,
         _trust_root(settings, upstreams),
         origin,
         checkers,
         groups,
         (
+            *_out_of_date(certificates, clients),
             *map(str, unknown),
             *_weak_hashes(settings, checkers),
             *_passwords_in_the_open(settings, checkers),
         ),
     )
+
+
+def _clients(settings: Settings) -> WatchedClientAuthority | None:
+    path = settings.tls_client_ca
+    try:
+        return None if path is None else WatchedClientAuthority(str(path))
+    except FileError as error:
+        raise usage.UsageError(f"--tls-client-ca {error}") from None
+
+
+def _out_of_date(
+    certificates: Sequence[WatchedCertificate], clients: WatchedClientAuthority | None
+) -> Iterator[str]:
+    """What expires within the month, or has, or is not valid yet: a warning for each."""
+    now = time.time()
+    for each in certificates:
+        untimely = each.content.untimely(datetime.fromtimestamp(now, timezone.utc))
+        warning = expiring(each).warning(now)
+        if warning is not None:
+            yield warning
+        elif untimely is not None:
+            yield f"{each.path}: {untimely}"
+    for each_end in clients.expiring() if clients is not None else ():
+        warning = each_end.warning(now)
+        if warning is not None:
+            yield warning
 
 
 def load_groups(settings: Settings) -> Groups:

@@ -22,9 +22,9 @@ from regguard.auth.editing import (
     find_hash,
     set_hash,
 )
-from regguard.auth.files import FileError
 from regguard.auth.hashes import StoredHash
 from regguard.auth.htpasswd import parse_htpasswd
+from regguard.files import FileError
 
 # More than any password; what comes on standard input may be anything.
 _LINE_LIMIT = 8192

@@ -29,7 +29,6 @@ from twisted.python.failure import Failure
 from regguard import __version__, options
 from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.files import FileError, FileWatcher, WatchedFile
 from regguard.auth.interfaces import (
     IHostedChecker,
     IServedChecker,
@@ -37,11 +36,11 @@ from regguard.auth.interfaces import (
 from regguard.auth.realm import Realm
 from regguard.auth.threads import VerificationThreads
 from regguard.auth.throttle import Throttle
+from regguard.files import FileError, FileWatcher, WatchedFile
 from regguard.front import Request, Site
 from regguard.front.admission import Admission, connections_for, files_for
-from regguard.front.certificates import (
-    Certificates,
-)
+from regguard.front.certificates import Certificates
+from regguard.front.expiry import ExpiryWatch
 from regguard.front.listening import is_tcp, listen
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile, PushLedger, Tally, never_wait_for, push_event
@@ -169,7 +168,13 @@ class Guard(MultiService):
             self._resource.upstream_failed,
         )
         self._resource.relay_through(self._relay)
-        self._certificates = Certificates(parts.certificates) if parts.certificates else None
+        self._certificates: Certificates | None = None
+        if parts.certificates:
+            self._certificates = Certificates(parts.certificates, parts.clients)
+            for each in self._certificates.files:
+                self._watcher.watch(each)
+            expiry = ExpiryWatch(self._certificates.expiring, reactor, time.time)
+            expiry.setServiceParent(self)
         self._log_file: LogFile | None = None
         self._access_log: AccessLog | None = None
         self._pushes = PushLedger()
@@ -312,7 +317,7 @@ class Guard(MultiService):
             self._authenticator,
             self._relay,
             self._watcher,
-            lambda: {str(each.path): each.expires.timestamp() for each in self._parts.certificates},
+            lambda: dict(self._certificates.expires()) if self._certificates else {},
             lambda: log_file.lost,
         )
         count = tally.count

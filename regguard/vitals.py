@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from regguard import __version__
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.files import FileWatcher
+from regguard.files import FileWatcher
 from regguard.front import Site
 from regguard.front.admission import Admission
 from regguard.ops.exposition import process_metrics

@@ -10,7 +10,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -57,22 +57,33 @@ class Issued:
 
 @dataclass
 class Authority:
-    """Signs certificates for host names and addresses."""
+    """Signs certificates for host names, addresses and users.
+
+    ``parent`` signs its own (None: it is a root); ``path_length`` says how many authorities may
+    stand between it and what is signed in the end.
+    """
 
     name: str = "regguard test CA"
+    parent: Authority | None = None
+    path_length: int | None = 0
+    days: int = 90
     _key: Key = field(default_factory=ecdsa_key, repr=False)
 
     def __post_init__(self) -> None:
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        subject = common_name(self.name)
+        signer = self.parent or self
+        issuer = subject if self.parent is None else self.parent._certificate.subject
         self._certificate = (
-            _builder(subject, subject, self._key, days=30)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            _builder(subject, issuer, self._key, self.days)
+            .add_extension(
+                x509.BasicConstraints(ca=True, path_length=self.path_length), critical=True
+            )
             # Python 3.13 verifies strictly: a CA says what its key is for.
             .add_extension(_SIGNS_CERTIFICATES, critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False
             )
-            .sign(self._key, hashes.SHA256())
+            .sign(signer._key, hashes.SHA256())
         )
 
     @property
@@ -80,24 +91,63 @@ class Authority:
         """The authority's own, as PEM."""
         return self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *hosts: str, key: Key | None = None, days: int = 30) -> Issued:
-        """A server certificate for ``hosts`` (default: this machine), valid for ``days``."""
+    def issue(
+        self, *hosts: str, key: Key | None = None, days: float = 90, begins: float = -60
+    ) -> Issued:
+        """A server certificate for ``hosts`` (default: this machine); times in days from now."""
         key = key or ecdsa_key()
         hosts = hosts or ("localhost", "127.0.0.1")
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
-        certificate = (
-            _builder(subject, self._certificate.subject, key, days)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([_general_name(host) for host in hosts]),
-                critical=False,
+        names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
+        return self._issue(common_name(hosts[0]), names, key, days, begins)
+
+    def issue_client(
+        self,
+        user: str | x509.Name,
+        *,
+        days: float = 90,
+        usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CLIENT_AUTH,
+    ) -> Issued:
+        """A client's certificate for a user; ``usage`` None: without extended key usage."""
+        subject = user if isinstance(user, x509.Name) else common_name(user)
+        usages = None if usage is None else x509.ExtendedKeyUsage([usage])
+        return self._issue(subject, usages, ecdsa_key(), days)
+
+    def revoke(self, *issued: Issued, days: float = 7) -> bytes:
+        """A revocation list (PEM) that is good for ``days``."""
+        now = datetime.datetime.now(datetime.timezone.utc)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self._certificate.subject)
+            .last_update(now - datetime.timedelta(days=8))
+            .next_update(now + datetime.timedelta(days=days))
+        )
+        for each in issued:
+            serial = x509.load_pem_x509_certificate(each.certificate).serial_number
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
             )
+        revocations = builder.sign(self._key, hashes.SHA256())
+        return revocations.public_bytes(serialization.Encoding.PEM)
+
+    def _issue(
+        self,
+        subject: x509.Name,
+        extension: x509.ExtensionType | None,
+        key: Key,
+        days: float,
+        begins: float = -60,
+    ) -> Issued:
+        builder = (
+            _builder(subject, self._certificate.subject, key, days, begins)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()),
                 critical=False,
             )
-            .sign(self._key, hashes.SHA256())
         )
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         return Issued(
             certificate.public_bytes(serialization.Encoding.PEM),
             key.private_bytes(
@@ -108,7 +158,14 @@ class Authority:
         )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: Key, days: int) -> x509.CertificateBuilder:
+def common_name(*names: str) -> x509.Name:
+    """A subject of common names."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: Key, days: float, begins: float = -60
+) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     return (
         x509.CertificateBuilder()
@@ -116,7 +173,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: Key, days: int) -> x509
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=60))
+        .not_valid_before(now + datetime.timedelta(days=begins))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from twisted.internet.defer import execute
+from twisted.internet.task import Clock
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -15,6 +18,7 @@ from twisted.logger import (
 )
 from zope.interface import implementer
 
+from regguard.files import FileWatcher
 from tests.canary import SEARCH
 
 
@@ -42,3 +46,28 @@ def _what_is_there_stays() -> None:
     """Later collections look at this module's objects only: some tests make two each."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watcher(clock: Clock) -> FileWatcher:
+    """A running watcher that reads files in this thread."""
+    watcher = FileWatcher(clock, execute)
+    watcher.startService()
+    return watcher
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Write a file and return its path."""
+
+    def write(content: str | bytes, name: str = "file") -> str:
+        path = tmp_path / name
+        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        return str(path)
+
+    return write

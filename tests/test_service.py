@@ -15,10 +15,11 @@ from twisted.python.usage import UsageError
 
 from regguard import options, parts, service
 from regguard.access import Denial, Grant, parse_access
-from regguard.auth.files import POLL_INTERVAL
 from regguard.auth.hashes import StoredHash
+from regguard.files import POLL_INTERVAL
 from regguard.front.admission import RESERVED_FILES
 from regguard.relay.upstream import MAX_IDLE
+from tests.certificates import Authority
 
 # Of checkers that Twisted brings, and we do not use.
 pytestmark = pytest.mark.filterwarnings("ignore:'(spwd|crypt)' is deprecated")
@@ -220,6 +221,30 @@ def test_certificates_are_named_by_their_option(start: Start) -> None:
     Path("r.toml").write_text(START.replace("no-tls = true", 'tls-cert = "x"'))
 
     assert (LogLevel.warn, "r.toml: tls-cert changed; that takes a restart") in running.look()
+
+
+# -- certificates ----------------------------------------------------------------------------
+
+
+def test_g08_certificates_and_the_authority_of_clients_are_watched(start: Start) -> None:
+    """By the same watcher as everything else; what is in force is what connections begin with."""
+    authority = Authority("users")
+    Authority().issue("old.example").write(Path())
+    Path("clients.pem").write_bytes(authority.certificate)
+    words = ("--tls-cert", "domain.crt", "--tls-client-ca", "clients.pem")
+    Path("r.toml").write_text(START.replace("no-tls = true\n", ""))
+    running = start(*words)
+    certificates = running.guard._certificates
+    assert certificates is not None
+    before = certificates.context
+    Authority().issue("new.example").write(Path())
+    [(level, line)] = running.look()
+    assert (level, line[:40]) == (LogLevel.info, "domain.crt: loaded anew, new.example; un")
+    assert certificates.context is not before
+
+    Path("clients.pem").write_bytes(b"nonsense")
+    [(level, line)] = running.look()
+    assert (level, line[:44]) == (LogLevel.error, "clients.pem: holds no PEM certificate; it st")
 
 
 # -- groups that nobody knows ----------------------------------------------------------------

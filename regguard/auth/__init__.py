@@ -14,7 +14,6 @@ In the order in which a credential walks through it:
 ``directory``       the checker for LDAP and Active Directory, a room of its own
 ``threads``         a bounded thread pool with a bounded queue, in which hashing happens
 ``realm``           the avatar (``User``), the realm, and groups files
-``files``           a file that is parsed, watched, and replaced by good versions only
 ``factory``         the strcred factories for ``--auth htpasswd:`` and ``ldap:`` (import-light)
 ``interfaces``      what a checker may offer beyond ``ICredentialsChecker``, and the failures
 ==================  ========================================================================

@@ -20,9 +20,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from regguard.auth.files import FileError
 from regguard.auth.hashes import BCRYPT_BYTES, StoredHash
 from regguard.auth.htpasswd import check_name
+from regguard.files import FileError
 
 # Of a new file: for its owner, and for the group that the guard runs in.
 NEW_FILE_MODE: Final = 0o640

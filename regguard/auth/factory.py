@@ -32,8 +32,8 @@ Changes of the file take effect at once; a bad new version is refused, the old o
 
         :raises InvalidAuthArgumentString: with file, line and cure.
         """
-        from regguard.auth.files import FileError
         from regguard.auth.htpasswd import HtpasswdChecker
+        from regguard.files import FileError
 
         if not argstring:
             raise InvalidAuthArgumentString("which file? Write --auth htpasswd:FILE")

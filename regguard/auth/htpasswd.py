@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred, execute
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from regguard.auth.files import FileError, WatchedFile, counted, text_lines
 from regguard.auth.hashes import StoredHash
 from regguard.auth.interfaces import IHostedChecker, IStoredHashChecker, IVersionedChecker
+from regguard.files import FileError, WatchedFile, counted, text_lines
 
 if TYPE_CHECKING:
-    from regguard.auth.files import FileWatcher
     from regguard.auth.threads import VerificationThreads
+    from regguard.files import FileWatcher
 
 # So that a warning stays a line that people read; "regguard check --passwords" lists them all.
 _NAMES_IN_A_WARNING = 10

@@ -11,8 +11,8 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from twisted.application.service import IService
 
-    from regguard.auth.files import FileWatcher
     from regguard.auth.threads import VerificationThreads
+    from regguard.files import FileWatcher
 
 
 class IUser(Interface):

@@ -14,8 +14,8 @@ from typing import cast
 from twisted.cred.portal import IRealm
 from zope.interface import Interface, implementer
 
-from regguard.auth.files import FileError, WatchedFile, counted, text_lines
 from regguard.auth.interfaces import AvatarId, IUser
+from regguard.files import FileError, WatchedFile, counted, text_lines
 
 _NO_GROUPS: frozenset[str] = frozenset()
 _has_control = re.compile(r"[\x00-\x1f\x7f]").search

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 # What ``htpasswd -B`` users are advised to take is 12; 10 keeps a demo's first login at 0.1 s.
 BCRYPT_COST = 10
 # A demo left running over the weekend still works; a forgotten certificate soon does not.
-CERTIFICATE_DAYS = 30
+CERTIFICATE_DAYS = 45
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,8 @@ class Channel(Protocol):
         self.site = site
         self.network = network
         self.client = ""
+        #: The user whom the client's certificate names.
+        self.certified: str | None = None
         self.request: Request | None = None
         self.deadline: float = inf
         self.send_deadline: float = inf
@@ -193,6 +195,8 @@ class Channel(Protocol):
         self._state = _CLOSED
         self._buffer = b""
         self._gone("client went away")
+        if self.site.certifies and not self.client:
+            self.site.handshake_failed(self.transport)
         self.site.channel_lost(self)
 
     def deadline_passed(self) -> None:
@@ -243,6 +247,14 @@ class Channel(Protocol):
         self._closing = True
         if self._state == _HEAD and not self._buffer:
             self._close()
+
+    def certify_again(self) -> None:
+        """End a connection that rests on a certificate, after the current request."""
+        if self.certified is not None:
+            self.drain()
+        elif not self.client:
+            # It may have shown one, and has asked for nothing yet.
+            self._closing = True
 
     # -- heads ---------------------------------------------------------------------------
 
@@ -317,6 +329,8 @@ class Channel(Protocol):
     def _meet(self) -> None:
         self.client = host_of(self.transport.getPeer())
         site = self.site
+        if site.certifies:
+            self.certified = site.certified(self.transport)
         # A balancer for TCP that does not know its client passes on what that one writes.
         is_known = self._named or not site.introduced
         self._forwards = is_known and bool(site.trusted) and site.trusted.trusts(self.client)

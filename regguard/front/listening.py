@@ -35,12 +35,16 @@ def is_tcp(endpoint: IStreamServerEndpoint) -> bool:
 def listen(
     endpoint: IStreamServerEndpoint, site: Site, certificates: Certificates | None, clock: Any
 ) -> Deferred[IListeningPort]:
-    """Listen; ``certificates`` None is plain HTTP.  Sets ``site.half_closes`` to the truth.
+    """Listen; ``certificates`` None is plain HTTP.  Sets ``site.half_closes`` and
+    ``site.certifies`` to the truth.
 
     :raises ValueError: if ``site.introduced`` and the endpoint is not TCP.
     """
     if site.introduced and not is_tcp(endpoint):
         raise ValueError("only TCP connections begin with a PROXY header")
+    if certificates is not None and certificates.asks_clients:
+        site.certifies = True
+        certificates.when_clients_change(site.clients_changed)
     if certificates is None or is_tcp(endpoint):
         listening = endpoint.listen(site)
     else:

@@ -43,6 +43,7 @@ class Request:
         "began",
         "body_bytes_in",
         "body_bytes_out",
+        "certified",
         "client",
         "head",
         "head_bytes_in",
@@ -65,6 +66,8 @@ class Request:
         #: see, or what a trusted proxy says.
         self.client = channel.client
         self.secure = channel.site.secure
+        #: The user whom the certificate of the connection names, whoever sends the request.
+        self.certified = channel.certified
         self.authority = b"" if head is None else head.host
         #: Seconds of the site's clock when the head was whole.
         self.began: float = channel.site.clock.seconds()

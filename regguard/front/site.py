@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from regguard.addresses import TrustedProxies, host_of
 from regguard.front.admission import Admission
 from regguard.front.channel import Channel
+from regguard.front.clients import NoUser, fault_of, user_of
 from regguard.front.request import Request
-from regguard.transport import was_reset
+from regguard.transport import StreamTransport, tls_of, was_reset
 
 TICK = 1.0
 """Seconds between looks at the deadlines.  One pass over all channels costs less than setting
@@ -68,6 +69,8 @@ class Site(Factory):
         self.admission = admission or Admission(clock, sys.maxsize)
         self.trusted = trusted or TrustedProxies()
         self.introduced = introduced
+        #: Whether clients may show a certificate.
+        self.certifies = False
         self.channels: set[Channel] = set()
         self.draining = False
         self.now: float = clock.seconds()
@@ -98,6 +101,37 @@ class Site(Factory):
             "closed a connection without a PROXY header: let the balancer send one "
             "(haproxy: send-proxy-v2), or listen without haproxy:",
         )
+
+    def certified(self, transport: StreamTransport) -> str | None:
+        """The user whom the certificate of a client names; None without one, or without TLS."""
+        connection = tls_of(transport)
+        try:
+            return None if connection is None else user_of(connection)
+        except NoUser as error:
+            self.admission.say(
+                "a certificate without a user",
+                "the client certificate of {host} names no user: {why}",
+                host=host_of(transport.getPeer()),
+                why=str(error),
+            )
+            return None
+
+    def handshake_failed(self, transport: StreamTransport) -> None:
+        """A client went before its first request; say so if its certificate was refused."""
+        connection = tls_of(transport)
+        fault = None if connection is None else fault_of(connection)
+        if fault is not None:
+            self.admission.say(
+                f"client certificate: {fault}",
+                "refused the client certificate of {host}: {fault}",
+                host=host_of(transport.getPeer()),
+                fault=fault,
+            )
+
+    def clients_changed(self) -> None:
+        """Other client certificates count than before: who showed one shows it again."""
+        for channel in list(self.channels):
+            channel.certify_again()
 
     def startFactory(self) -> None:
         """Begin to watch the deadlines."""

@@ -102,6 +102,10 @@ class GuardResource:
         if head.user_agent is not None and _OLD_DOCKER.match(head.user_agent):
             request.answer(answers.error(404, "UNSUPPORTED", "docker before 1.6 is not supported"))
             return NOT_DONE_YET
+        if head.authorization is None and request.certified is not None:
+            user = self._authenticator.certified(request.certified)
+            self._authenticated(user, request, access)
+            return NOT_DONE_YET
         try:
             who = self._authenticator.authenticate(head.authorization, request.client)
         except Unauthenticated:

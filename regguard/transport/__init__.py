@@ -23,7 +23,7 @@ from regguard.transport.contract import StreamTransport
 from regguard.transport.eager import unsent_by, writer_for
 from regguard.transport.proxied import proxied_transport
 from regguard.transport.reset import tell_resets, was_reset
-from regguard.transport.tls import TLSServer, tls_transport
+from regguard.transport.tls import TLSServer, tls_of, tls_transport
 
 __all__ = [
     "StreamTransport",
@@ -31,6 +31,7 @@ __all__ = [
     "bound_accepts",
     "proxied_transport",
     "tell_resets",
+    "tls_of",
     "tls_transport",
     "unsent_by",
     "was_reset",

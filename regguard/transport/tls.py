@@ -9,6 +9,9 @@ Two facts carry the reading side.  OpenSSL is left without read-ahead, so it tak
 from the socket at a time; and we always ask for a full record.  So no decrypted octets wait
 inside OpenSSL, where epoll would not see them, and pausing is simply not reading.
 
+Who refuses a client's certificate (a verify call-back) leaves its reason with the connection, as
+``app_data``.
+
 Renegotiation is off in every context of ours (``front.certificates``), so a write never waits
 for a read; a TLS 1.3 key update may make a read wait for a write.
 
@@ -27,6 +30,7 @@ from typing import Any
 from OpenSSL import SSL
 from twisted.internet import main, tcp
 from twisted.internet.abstract import FileDescriptor
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
 RECORD = 16 * 1024
@@ -71,11 +75,14 @@ class TLSServer(tcp.Server):
         self._tls = SSL.Connection(context, skt)
         self._tls.set_accept_state()
         self._handshaking = True
+        self._refused = False
         self._read_waits_for_write = False
         self._singles = 0
 
     def doRead(self) -> Any:
         """Read the records that are there, deliver them in one piece."""
+        if self._refused:
+            return self._forget()
         if self._handshaking:
             try:
                 self._tls.do_handshake()
@@ -84,7 +91,7 @@ class TLSServer(tcp.Server):
             except SSL.WantWriteError:
                 return self._wait_for_write()
             except SSL.Error:
-                return main.CONNECTION_LOST
+                return main.CONNECTION_LOST if self._tls.get_app_data() is None else self._refuse()
             self._handshaking = False
         receive = self._tls.recv
         ending: Any = None
@@ -122,6 +129,25 @@ class TLSServer(tcp.Server):
             return main.CONNECTION_LOST
         self.protocol.dataReceived(data)
         return ending if self.connected else None
+
+    def _refuse(self) -> None:
+        """Let the alert arrive that tells a client what is wrong with its certificate.
+
+        In TLS 1.3 it has sent its first request by then. Closed over that, TCP would throw away
+        what we sent before; so only our direction is closed, for as long as the protocol's
+        deadline lets the client read.
+        """
+        self._refused = True
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
+    def _forget(self) -> Any:
+        try:
+            return None if self.socket.recv(RECORD) else main.CONNECTION_LOST
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
 
     def _wait_for_write(self) -> None:
         self._read_waits_for_write = True
@@ -201,8 +227,12 @@ class TLSServer(tcp.Server):
         if orderly:
             self._send_close_notify()
         super()._closeSocket(orderly)  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure) -> None:
+        """As ``tcp.Server``; the protocol may still look at the handshake when it is told."""
+        super().connectionLost(reason)
         # 27 kB of OpenSSL's, of which Python's collector knows nothing: it would let thousands lie.
-        del self._tls
+        self.__dict__.pop("_tls", None)
 
     def _send_close_notify(self) -> None:
         if not self._handshaking:
@@ -213,6 +243,16 @@ class TLSServer(tcp.Server):
     loseConnection = FileDescriptor.loseConnection
     registerProducer = FileDescriptor.registerProducer
     unregisterProducer = FileDescriptor.unregisterProducer
+
+
+def tls_of(transport: Any) -> SSL.Connection | None:
+    """OpenSSL's side of a transport, in memory or on the socket; None where there is no TLS."""
+    if isinstance(transport, TLSServer):
+        return transport._tls
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        connection: SSL.Connection | None = transport.getHandle()
+        return connection
+    return None
 
 
 def tls_transport(current_context: Callable[[], SSL.Context]) -> Callable[..., TLSServer]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from regguard.auth.files import FileWatcher
 from regguard.auth.threads import VerificationThreads
+from regguard.files import FileWatcher
 from tests.auth.house import House, Write
 
 
@@ -68,31 +67,6 @@ class Threads:
 @pytest.fixture
 def threads() -> Threads:
     return Threads()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def watcher(clock: Clock) -> FileWatcher:
-    """A running watcher that reads files in this thread."""
-    watcher = FileWatcher(clock, execute)
-    watcher.startService()
-    return watcher
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """Write a file and return its path."""
-
-    def write(content: str | bytes, name: str = "file") -> str:
-        path = tmp_path / name
-        path.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        return str(path)
-
-    return write
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from zope.interface import implementer
 
 from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.files import POLL_INTERVAL, FileWatcher
 from regguard.auth.htpasswd import HtpasswdChecker
 from regguard.auth.realm import Groups, Realm, User
 from regguard.auth.throttle import Throttle
+from regguard.files import POLL_INTERVAL, FileWatcher
 
 Write = Callable[..., str]
 Outcome = Callable[[Any], Any]

@@ -22,9 +22,9 @@ from regguard.auth.editing import (
     find_hash,
     set_hash,
 )
-from regguard.auth.files import FileError, WatchedFile
 from regguard.auth.hashes import StoredHash
 from regguard.auth.htpasswd import parse_htpasswd
+from regguard.files import FileError, WatchedFile
 
 Write = Callable[..., str]
 

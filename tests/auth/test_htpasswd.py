@@ -16,7 +16,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
-from regguard.auth.files import POLL_INTERVAL, FileError, FileWatcher
 from regguard.auth.hashes import StoredHash
 from regguard.auth.htpasswd import HtpasswdChecker, parse_htpasswd
 from regguard.auth.interfaces import (
@@ -26,6 +25,7 @@ from regguard.auth.interfaces import (
     Overloaded,
 )
 from regguard.auth.threads import WAITING_PER_THREAD
+from regguard.files import POLL_INTERVAL, FileError, FileWatcher
 
 Write = Callable[..., str]
 Outcome = Callable[[Any], Any]

@@ -10,9 +10,9 @@ from twisted.cred.portal import IRealm
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from regguard.auth.files import POLL_INTERVAL, FileError, FileWatcher
 from regguard.auth.interfaces import AvatarId, IUser
 from regguard.auth.realm import Groups, Realm, User, parse_groups
+from regguard.files import POLL_INTERVAL, FileError, FileWatcher
 
 Write = Callable[..., str]
 

@@ -9,11 +9,11 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
-from regguard.auth.files import FileWatcher
 from regguard.auth.interfaces import CheckerFailed, Overloaded, Throttled, Unauthenticated
 from regguard.auth.realm import User
 from regguard.auth.throttle import REFUSED_TTL, Throttle
 from regguard.auth.verified import TTL
+from regguard.files import FileWatcher
 from tests.auth.house import (
     HOME,
     TWO,

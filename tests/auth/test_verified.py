@@ -11,10 +11,10 @@ from zope.interface import implementer
 
 from regguard.auth.audit import Audit
 from regguard.auth.authenticator import Authenticator
-from regguard.auth.files import POLL_INTERVAL, FileWatcher
 from regguard.auth.interfaces import AvatarId, IVersionedChecker, Unauthenticated
 from regguard.auth.realm import Groups, Realm, User
 from regguard.auth.verified import TTL, VerifiedCredentials
+from regguard.files import POLL_INTERVAL, FileWatcher
 from tests.auth.house import (
     HOME,
     ONE,

@@ -31,7 +31,7 @@ class Answer:
 
 def curl(guard: Guard, target: str, *words: str, credentials: str | None = None) -> Answer:
     """One request through the guard; the body must be text."""
-    login = _login("--user", credentials) if credentials else ()
+    login = _login("--user", credentials)
     done = subprocess.run(
         [
             *(binary("curl"), "--silent", "--show-error", "--include", "--http1.1"),
@@ -48,7 +48,9 @@ def curl(guard: Guard, target: str, *words: str, credentials: str | None = None)
     return Answer(int(status_line.split()[1]), tuple(lines), body)
 
 
-def _login(option: str, credentials: str) -> tuple[str, str]:
+def _login(option: str, credentials: str | None) -> tuple[str, ...]:
+    if credentials is None:
+        return ()
     password = credentials.rpartition(":")[2]
     assert not password or is_searched_for(password), "make passwords with tests.canary.secret"
     return option, credentials
@@ -61,15 +63,18 @@ class Skopeo:
     guard: Guard
     home: Path
 
-    def push(self, layout: Path, tag: str, name: str, credentials: str, *more: str) -> str:
-        """Copy an OCI layout to the guard; "" or what skopeo complained about."""
+    def push(self, layout: Path, tag: str, name: str, credentials: str | None, *more: str) -> str:
+        """Copy an OCI layout to the guard; "" or what skopeo complained about.
+
+        Without credentials it has what is in the folder of the CA: a client's certificate.
+        """
         trust = str(self.guard.ground.trust)
         return self._copy(
             *(*more, "--dest-cert-dir", trust, *_login("--dest-creds", credentials)),
             *(f"oci:{layout}:{tag}", f"docker://{self.guard.host}/{name}"),
         )
 
-    def pull(self, name: str, layout: Path, tag: str, credentials: str) -> str:
+    def pull(self, name: str, layout: Path, tag: str, credentials: str | None) -> str:
         """Copy from the guard to an OCI layout; "" or what skopeo complained about."""
         trust = str(self.guard.ground.trust)
         return self._copy(

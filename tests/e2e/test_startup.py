@@ -107,6 +107,11 @@ def _garbage_certificate(place: Path) -> list[str]:
     return ["--tls-cert", "garbage.crt", "--tls-key", "domain.key"]
 
 
+def _key_for_all(place: Path) -> list[str]:
+    (place / "domain.key").chmod(0o644)
+    return ["--tls-cert", "domain.crt"]
+
+
 def _no_htpasswd(place: Path) -> list[str]:
     (place / "auth" / "htpasswd").unlink()
     return ["--tls-cert", "domain.crt"]
@@ -139,6 +144,14 @@ def with_good_certificate(*words: str) -> Callable[[Path], list[str]]:
             lambda _: ["--tls-cert", "auth"], ["--tls-cert", "auth"], id="certificate-is-a-folder"
         ),
         pytest.param(_garbage_certificate, ["--tls-cert", "garbage.crt"], id="garbage-cert"),
+        pytest.param(
+            _key_for_all, ["--tls-key domain.key", "chmod 640 domain.key"], id="g09-key-for-all"
+        ),
+        pytest.param(
+            with_good_certificate("--tls-client-ca", "auth/groups"),
+            ["--tls-client-ca auth/groups: holds no PEM certificate"],
+            id="garbage-client-ca",
+        ),
         pytest.param(_no_key, ["--tls-key", "domain.key"], id="no-key"),
         pytest.param(
             _mismatched_key, ["--tls-key", "other.key", "domain.crt"], id="key-of-another"
@@ -204,6 +217,32 @@ def test_bad_input_is_one_line_that_names_option_and_file(
     line = refusal(place, *words(place))
     for part in parts:
         assert part in line
+
+
+def test_g08_an_expired_certificate_is_said_and_serves(place: Path, ground: Ground) -> None:
+    """A restart is not the moment to take down a registry that some clients may still use."""
+    Authority().issue(days=-1).write(place)
+    guard = Guard(ground, place / "guard", "http://127.0.0.1:5000", "--tls-cert", "../domain.crt")
+    try:
+        guard.wait_for_line("#warn]", "../domain.crt: the certificate expired on ")
+        assert curl(guard, "/v2/", "--insecure").status == 401
+    finally:
+        guard.stop()
+
+
+def test_check_says_who_signs_the_certificates_of_clients(place: Path) -> None:
+    """And until when, beside the certificates of our own."""
+    authority = Authority("users")
+    (place / "clients.pem").write_bytes(
+        authority.certificate + authority.revoke(authority.issue_client("ci"))
+    )
+    words = ("--tls-cert", "domain.crt", "--tls-client-ca", "clients.pem", "--check")
+    done = run(twist(*words), place)
+
+    assert done.returncode == 0, done.stderr
+    assert "\ncertificate domain.crt: localhost; until 20" in done.stdout
+    assert "\nclient certificates by clients.pem: CN=users; until 20" in done.stdout
+    assert "; 1 revoked\n" in done.stdout
 
 
 def test_busy_port_ends_the_start(place: Path) -> None:

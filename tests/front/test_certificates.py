@@ -18,14 +18,20 @@ from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from zope.interface.verify import verifyObject
 
+from regguard.files import FileError
 from regguard.front.certificates import (
-    CertificateError,
-    CertificateFiles,
     Certificates,
-    load,
 )
 from tests.certificates import Authority, Issued, rsa_key
-from tests.front.tls import certificate, client_context, pump, shake_hands, subjects
+from tests.front.tls import (
+    certificate,
+    client_context,
+    context_of,
+    load,
+    pump,
+    shake_hands,
+    subjects,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +42,8 @@ def issued() -> Issued:
 
 def refusal(chain: Path, key: Path | None = None) -> str:
     """Why the files do not load."""
-    with pytest.raises(CertificateError) as caught:
-        load(CertificateFiles(chain, key))
+    with pytest.raises(FileError) as caught:
+        load(chain, key)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -58,10 +64,10 @@ def presented(certificates: Certificates, name: bytes | None) -> str:
 
 def test_a_key_beside_the_chain_is_found(issued: Issued, tmp_path: Path) -> None:
     """domain.crt and domain.key are a complete call."""
-    loaded = load(CertificateFiles(issued.write(tmp_path)))
+    loaded = load(issued.write(tmp_path))
 
-    assert loaded.names == {"registry.example", "localhost"}
-    assert loaded.path == tmp_path / "domain.crt"
+    assert loaded.content.names == {"registry.example", "localhost"}
+    assert loaded.path == str(tmp_path / "domain.crt")
 
 
 def test_a_key_inside_the_chain_wins_over_one_beside_it(issued: Issued, tmp_path: Path) -> None:
@@ -69,8 +75,9 @@ def test_a_key_inside_the_chain_wins_over_one_beside_it(issued: Issued, tmp_path
     path = issued.write(tmp_path)
     (tmp_path / "domain.key").write_bytes(b"something else")
     path.write_bytes(issued.key + issued.certificate)
+    path.chmod(0o600)
 
-    assert load(CertificateFiles(path)).names
+    assert load(path).content.names
 
 
 def test_a_named_key_wins_over_all(issued: Issued, tmp_path: Path) -> None:
@@ -80,14 +87,14 @@ def test_a_named_key_wins_over_all(issued: Issued, tmp_path: Path) -> None:
     other = Authority().issue("other")
     path.write_bytes(issued.certificate + other.key)
 
-    assert load(CertificateFiles(path, tmp_path / "elsewhere")).names
+    assert load(path, tmp_path / "elsewhere").content.names
 
 
 @pytest.mark.parametrize("kind", ["ecdsa", "rsa"])
 def test_ecdsa_and_rsa_keys_serve(kind: str, tmp_path: Path) -> None:
     """What certificates have today, and what the recipes' readers have."""
     key = rsa_key() if kind == "rsa" else None
-    loaded = load(CertificateFiles(Authority().issue("a.example", key=key).write(tmp_path)))
+    loaded = load(Authority().issue("a.example", key=key).write(tmp_path))
 
     assert presented(Certificates([loaded]), b"a.example") == "a.example"
 
@@ -99,7 +106,7 @@ def test_the_whole_chain_is_sent(tmp_path: Path) -> None:
     path = issued.write(tmp_path)
     path.write_bytes(issued.certificate + authority.certificate)
     client = SSL.Connection(client_context(), None)
-    shake_hands(client, SSL.Connection(load(CertificateFiles(path)).context, None))
+    shake_hands(client, SSL.Connection(load(path).content.new_context(), None))
 
     assert subjects(client) == ["a.example", "regguard test CA"]
 
@@ -177,6 +184,24 @@ def test_g08_an_encrypted_key_is_named(issued: Issued, tmp_path: Path) -> None:
     message = refusal(path)
     assert message.startswith(f"--tls-key {tmp_path}/domain.key: the key is encrypted")
     assert f"openssl pkey -in {tmp_path}/domain.key" in message
+
+
+def test_g08_a_damaged_rsa_key_is_named(tmp_path: Path) -> None:
+    """It has the certificate's public half, and signs nothing that holds."""
+    key = rsa.generate_private_key(65537, 2048)
+    path = Authority().issue("a.example", key=key).write(tmp_path)
+    numbers = key.private_numbers()
+    # OpenSSL does without one of the two.
+    d, dmp1 = numbers.d ^ 1 << 500, numbers.dmp1 ^ 1 << 500
+    damaged = rsa.RSAPrivateNumbers(
+        *(numbers.p, numbers.q, d, dmp1, numbers.dmq1, numbers.iqmp, numbers.public_numbers)
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    (tmp_path / "domain.key").write_bytes(
+        damaged.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+
+    message = refusal(path)
+    assert message.startswith(f"--tls-key {tmp_path}/domain.key: the key is damaged")
 
 
 @pytest.mark.parametrize(
@@ -279,7 +304,7 @@ def test_g01_old_protocols_are_refused(tmp_path: Path, version: int) -> None:
     """Even where the client's library would."""
     context = client_context(version)
     context.set_cipher_list(b"ALL:@SECLEVEL=0")
-    server = SSL.Connection(certificate(tmp_path, "a.example").context, None)
+    server = SSL.Connection(context_of(tmp_path, "a.example"), None)
 
     with pytest.raises(SSL.Error) as caught:
         shake_hands(SSL.Connection(context, None), server)
@@ -290,7 +315,7 @@ def test_g01_old_protocols_are_refused(tmp_path: Path, version: int) -> None:
 def test_g01_today_s_protocols_are_spoken(tmp_path: Path, version: int) -> None:
     """With forward secrecy and authenticated encryption."""
     client = SSL.Connection(client_context(version), None)
-    shake_hands(client, SSL.Connection(certificate(tmp_path, "a.example").context, None))
+    shake_hands(client, SSL.Connection(context_of(tmp_path, "a.example"), None))
 
     name = client.get_cipher_name()
     assert name is not None
@@ -304,7 +329,7 @@ def test_g01_weak_suites_are_refused(tmp_path: Path, ciphers: bytes) -> None:
     """Static RSA and CBC."""
     context = client_context(SSL.TLS1_2_VERSION)
     context.set_cipher_list(ciphers + b":@SECLEVEL=0")
-    server = SSL.Connection(certificate(tmp_path, "a.example").context, None)
+    server = SSL.Connection(context_of(tmp_path, "a.example"), None)
 
     with pytest.raises(SSL.Error):
         shake_hands(SSL.Connection(context, None), server)
@@ -312,14 +337,14 @@ def test_g01_weak_suites_are_refused(tmp_path: Path, ciphers: bytes) -> None:
 
 def test_g06_no_session_is_resumed(tmp_path: Path) -> None:
     """A resumed session would outlive a reload."""
-    loaded = certificate(tmp_path, "a.example")
+    loaded = context_of(tmp_path, "a.example")
     context = client_context(SSL.TLS1_2_VERSION)
-    first, server = SSL.Connection(context, None), SSL.Connection(loaded.context, None)
+    first, server = SSL.Connection(context, None), SSL.Connection(loaded, None)
     shake_hands(first, server)
     server.shutdown()  # a connection that just breaks would take its session with it
     session = first.get_session()
     assert session is not None
-    second, server = SSL.Connection(context, None), SSL.Connection(loaded.context, None)
+    second, server = SSL.Connection(context, None), SSL.Connection(loaded, None)
     second.set_session(session)
     shake_hands(second, server)
 
@@ -329,7 +354,7 @@ def test_g06_no_session_is_resumed(tmp_path: Path) -> None:
 def test_g02_renegotiation_is_refused(tmp_path: Path) -> None:
     """A client could keep our CPU busy with it."""
     client = SSL.Connection(client_context(SSL.TLS1_2_VERSION), None)
-    server = SSL.Connection(certificate(tmp_path, "a.example").context, None)
+    server = SSL.Connection(context_of(tmp_path, "a.example"), None)
     shake_hands(client, server)
     assert client.renegotiate()
 

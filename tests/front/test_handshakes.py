@@ -15,7 +15,7 @@ from twisted.internet.selectreactor import SelectReactor
 
 from regguard.transport import tls_transport
 from tests.e2e.hello import client_hello, records
-from tests.front.tls import certificate, client_context
+from tests.front.tls import client_context, context_of
 from tests.front.wire import Door
 
 
@@ -25,8 +25,8 @@ class SecuredDoor:
     def __init__(self, folder: Path) -> None:
         self.reactor = SelectReactor()
         self.door = Door()
-        loaded = certificate(folder, "registry.example")
-        self._accept = tls_transport(lambda: loaded.context)
+        context = context_of(folder, "registry.example")
+        self._accept = tls_transport(lambda: context)
 
     def connect(self) -> socket.socket:
         """A client's end; the door has accepted the other one."""

@@ -28,7 +28,7 @@ from zope.interface.verify import verifyObject
 
 from regguard.transport import TLSServer, tls_transport, unsent_by, writer_for
 from regguard.transport.tls import BATCH, CROWD, RECORD, SINGLES
-from tests.front.tls import certificate, client_context, subjects
+from tests.front.tls import client_context, context_of, subjects
 
 PEER = ("192.0.2.7", 50000)
 
@@ -43,7 +43,7 @@ def reactor() -> SelectReactor:
 def context(tmp_path_factory: pytest.TempPathFactory) -> SSL.Context:
     """As the door serves it."""
     folder: Path = tmp_path_factory.mktemp("tls")
-    return certificate(folder, "registry.example").context
+    return context_of(folder, "registry.example")
 
 
 @implementer(IHalfCloseableProtocol, IPushProducer)
@@ -650,7 +650,7 @@ def test_i17_each_connection_takes_the_context_of_its_moment(
     reactor: SelectReactor, context: SSL.Context, tmp_path: Path
 ) -> None:
     """A reload concerns the next handshake only."""
-    contexts = [context, certificate(tmp_path, "second.example").context]
+    contexts = [context, context_of(tmp_path, "second.example")]
     accept = tls_transport(lambda: contexts[0])
     shown = []
     for _ in range(2):

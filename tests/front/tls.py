@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from OpenSSL import SSL
 
-from regguard.front.certificates import Certificate, CertificateFiles, load
+from regguard.front.certificates import CertificateFiles, WatchedCertificate
 from tests.certificates import Authority
 
 
-def certificate(folder: Path, *hosts: str) -> Certificate:
+def load(chain: Path, key: Path | None = None) -> WatchedCertificate:
+    """A certificate as the daemon loads it."""
+    return WatchedCertificate(CertificateFiles(chain, key), time.time)
+
+
+def certificate(folder: Path, *hosts: str) -> WatchedCertificate:
     """A loaded certificate for ``hosts``."""
-    return load(CertificateFiles(Authority().issue(*hosts).write(folder, hosts[0].strip("*."))))
+    return load(Authority().issue(*hosts).write(folder, hosts[0].strip("*.")))
+
+
+def context_of(folder: Path, *hosts: str) -> SSL.Context:
+    """The context of a loaded certificate for ``hosts``."""
+    return certificate(folder, *hosts).content.new_context()
 
 
 def client_context(version: int | None = None) -> SSL.Context:
@@ -28,6 +39,11 @@ def shake_hands(client: SSL.Connection, server: SSL.Connection) -> None:
     """A handshake of two connections on memory BIOs."""
     client.set_connect_state()
     server.set_accept_state()
+    finish_handshake(client, server)
+
+
+def finish_handshake(client: SSL.Connection, server: SSL.Connection) -> None:
+    """What is left of a handshake that has begun."""
     done: set[SSL.Connection] = set()
     for _ in range(10):
         for near, far in ((client, server), (server, client)):

@@ -53,6 +53,7 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
     assert settings(*TLS) == Settings(
         listen=("tcp:5043",),
         certificates=((Path("domain.crt"), None),),
+        tls_client_ca=None,
         upstream=("http://127.0.0.1:5000",),
         upstream_ca=None,
         auth=("htpasswd:auth/htpasswd",),
@@ -110,6 +111,7 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--upstream", "http://r"], 'upstream = "http://r"', "upstream", ("http://r",)),
     (["--upstream", "http://a", "--upstream", "http://b"],
      'upstream = ["http://a", "http://b"]', "upstream", ("http://a", "http://b")),
+    (["--tls-client-ca", "ca.pem"], 'tls-client-ca = "ca.pem"', "tls_client_ca", Path("ca.pem")),
     (["--upstream-ca", "ca.pem"], 'upstream-ca = "ca.pem"', "upstream_ca", Path("ca.pem")),
     (["--htpasswd", "f"], 'htpasswd = "f"', "auth", ("htpasswd:f",)),
     (["--auth", "ldap:x"], 'auth = "ldap:x"', "auth", ("ldap:x",)),
@@ -252,11 +254,26 @@ def test_keys_belong_to_the_certificates_before_them(
             'no-tls = true\ntls-cert = "a"',
             "regguard.toml:1: no-tls: contradicts regguard.toml:2: tls-cert; say one of them",
         ),
+        (
+            ["--no-tls", "--tls-client-ca", "ca.pem"],
+            "",
+            "--tls-client-ca: contradicts --no-tls; without TLS nobody shows a certificate",
+        ),
+        (
+            [],
+            'no-tls = true\ntls-client-ca = "ca.pem"',
+            "regguard.toml:2: tls-client-ca: contradicts regguard.toml:1: no-tls",
+        ),
     ],
 )
 def test_certificates_that_do_not_fit_are_refused(words: list[str], toml: str, text: str) -> None:
     """Which option, and what to do."""
     assert complaint(*words, file=toml).startswith(text)
+
+
+def test_no_tls_wins_over_the_file_s_authority_of_clients() -> None:
+    """As it does over the file's certificates; passwords are asked for all the same."""
+    assert settings("--no-tls", file='tls-client-ca = "ca.pem"').tls_client_ca is None
 
 
 @pytest.mark.parametrize("name", ["tls-cert", "listen", "auth", "tls-key"])

@@ -1,4 +1,4 @@
-"""regguard.auth.files: every change is noticed, and only good versions count."""
+"""regguard.files: every change is noticed, and only good versions count."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from regguard.auth import files
-from regguard.auth.files import (
+from regguard import files
+from regguard.files import (
     POLL_INTERVAL,
     SIZE_LIMIT,
     FileError,
@@ -101,7 +101,7 @@ def test_e17_a_change_without_any_trace_is_noticed_while_the_file_is_young(
 ) -> None:
     """Two writes within one tick of the file system's clock look the same to stat."""
     frozen = Path(watched.path).stat()
-    monkeypatch.setattr("regguard.auth.files._signature", lambda status: (frozen.st_ino,))
+    monkeypatch.setattr("regguard.files._signature", lambda status: (frozen.st_ino,))
     monkeypatch.setattr(os, "fstat", lambda descriptor: frozen)
     rewrite(watched.path, b"two")
     clock.advance(POLL_INTERVAL)
@@ -129,7 +129,7 @@ def test_an_old_file_is_not_read_again(
     path = write("one")
     real = os.fstat
     later = Path(path).stat().st_ctime_ns + 3_000_000_000
-    monkeypatch.setattr("regguard.auth.files.time.time_ns", lambda: later)
+    monkeypatch.setattr("regguard.files.time.time_ns", lambda: later)
     file = WatchedFile(path, parse)
     watcher.watch(file)
 

@@ -1,9 +1,10 @@
-"""A file of the operator's: parsed whole, watched, and replaced by good versions only.
+"""Files of the operator's: parsed whole, watched, and replaced by good versions only.
 
 A version is told by (dev, inode, size, mtime, ctime) of what the path leads to, so a rename, a
 symlink swap (Kubernetes) and ``cp -p`` are all noticed. Reading happens off the reactor thread; the
 reactor thread then swaps the content in one assignment. A version that cannot be read or parsed
-is logged once, and the content before it stays in force.
+is logged once, and the content before it stays in force. Where several files make one content (a
+certificate and its key), a change of any one of them makes a new version of all.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -42,27 +43,63 @@ class FileError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Version:
-    """What a path led to: its stat signature, or the reason why there was none."""
+class FoundFile:
+    """A file as it was read, or why it was not.
 
+    ``mode`` holds its permission bits; ``fault`` is None where ``data`` is the whole file.
+    """
+
+    path: str
     signature: tuple[int, ...] | str
-    settled: bool
-    digest: bytes = b""
+    settled: bool = True
+    mode: int = 0
+    data: bytes = field(default=b"", repr=False)
+    fault: str | None = None
+    missing: bool = False
+
+
+def read_file(path: str) -> FoundFile:
+    """Read a regular file of at most SIZE_LIMIT; never raises, blocks as long as the disk does."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            signature, mode = _signature(status), stat.S_IMODE(status.st_mode)
+            if not stat.S_ISREG(status.st_mode):
+                return FoundFile(path, signature, fault="not a regular file")
+            data = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        why = _reason(error)
+        return FoundFile(path, why, fault=why, missing=isinstance(error, FileNotFoundError))
+    age = abs(time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns))
+    settled = age > _RACY
+    if len(data) > SIZE_LIMIT:
+        fault = f"larger than {SIZE_LIMIT >> 20} MiB"
+        return FoundFile(path, signature, settled, mode, fault=fault)
+    return FoundFile(path, signature, settled, mode, data)
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading(Generic[T]):
-    """The outcome of one look at a changed file, made in a thread, adopted in the reactor's."""
+class _Version:
+    """What the paths led to: stat signatures, or the reasons why there were none."""
+
+    signatures: tuple[tuple[int, ...] | str, ...]
+    settled: bool
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[T]):
+    """The outcome of one look at changed files, made in a thread, adopted in the reactor's."""
 
     version: _Version
     content: T | None = None
     fault: str | None = None
 
 
-class WatchedFile(Generic[T]):
-    """A file's content, always that of the last good version.
+class WatchedFiles(Generic[T]):
+    """What some files hold together, always that of the last good version.
 
-    :param parse: makes content of the bytes (given the path for its errors), or raises
+    :param parse: makes content of the files, in the order of ``paths``, or raises
         :exc:`FileError`. It runs in a thread.
     :param replaced: called with the content before and the new one, each time it changes.
     :raises FileError: when the first version is no good.
@@ -72,37 +109,38 @@ class WatchedFile(Generic[T]):
 
     def __init__(
         self,
-        path: str,
-        parse: Callable[[bytes, str], T],
+        paths: Sequence[str],
+        parse: Callable[[Sequence[FoundFile]], T],
         replaced: Callable[[T, T], object] | None = None,
     ) -> None:
-        self.path = path
+        self.path = paths[0]
+        self._paths = paths
         self._parse = parse
         self.replaced = replaced
         reading = self._read()
         if reading.content is None:
             raise FileError(reading.fault)
         self.content: T = reading.content
-        #: Why the version that the path leads to is not in force; None while it is.
+        #: Why the version that the paths lead to is not in force; None while it is.
         self.fault: str | None = None
         self._seen = reading.version
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
-    def look(self, *, anew: bool = False) -> _Reading[T] | None:
-        """Read the file if it changed (or in any case, ``anew``); blocks, for a thread."""
+    def look(self, *, anew: bool = False) -> Reading[T] | None:
+        """Read the files if one changed (or in any case, ``anew``); blocks, for a thread."""
         seen = self._seen
-        if not anew and seen.settled and self._signature() == seen.signature:
+        if not anew and seen.settled and self._signatures() == seen.signatures:
             return None
         reading = self._read()
-        same = reading.version.signature == seen.signature
+        same = reading.version.signatures == seen.signatures
         if not anew and same and reading.version.digest == seen.digest:
             # Nothing happened, but now it may have been long enough ago.
-            return _Reading(reading.version)
+            return Reading(reading.version)
         return reading
 
-    def adopt(self, reading: _Reading[T] | None) -> None:
+    def adopt(self, reading: Reading[T] | None) -> None:
         """Take over what :meth:`look` brought; for the thread that uses the content."""
         if reading is None:
             return
@@ -117,36 +155,47 @@ class WatchedFile(Generic[T]):
             if self.replaced is not None:
                 self.replaced(before, self.content)
 
-    def _signature(self) -> tuple[int, ...] | str:
-        try:
-            return _signature(Path(self.path).stat())
-        except (OSError, ValueError) as error:
-            return _reason(error)
+    def _signatures(self) -> tuple[tuple[int, ...] | str, ...]:
+        return tuple(_signature_of(path) for path in self._paths)
 
-    def _read(self) -> _Reading[T]:
+    def _read(self) -> Reading[T]:
+        found = [read_file(path) for path in self._paths]
+        version = _Version(
+            tuple(each.signature for each in found),
+            all(each.settled for each in found),
+            b"".join(blake2b(each.data).digest() for each in found),
+        )
         try:
-            with open(self.path, "rb", opener=_open_at_once) as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise FileError(f"{self.path}: not a regular file")
-                data = file.read(SIZE_LIMIT + 1)
+            return Reading(version, content=self._parse(found))
         except FileError as error:
-            return _Reading(_Version(self._signature(), True), fault=str(error))
-        except (OSError, ValueError) as error:
-            why = _reason(error)
-            return _Reading(_Version(why, True), fault=f"{self.path}: {why}")
-        signature = _signature(status)
-        age = abs(time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns))
-        version = _Version(signature, age > _RACY, blake2b(data).digest())
-        try:
-            if len(data) > SIZE_LIMIT:
-                raise FileError(f"{self.path}: larger than {SIZE_LIMIT >> 20} MiB")
-            if not data:
-                # Most often the first half of a rewrite; who means it can say so.
-                raise FileError(f"{self.path}: empty; if that is meant, leave a # comment in it")
-            return _Reading(version, content=self._parse(data, self.path))
-        except FileError as error:
-            return _Reading(version, fault=str(error))
+            return Reading(version, fault=str(error))
+
+
+class WatchedFile(WatchedFiles[T]):
+    """One file's content, always that of the last good version.
+
+    :param parse: makes content of the bytes (given the path for its errors), or raises
+        :exc:`FileError`. It runs in a thread.
+    :param replaced: called with the content before and the new one, each time it changes.
+    :raises FileError: when the first version is no good.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        parse: Callable[[bytes, str], T],
+        replaced: Callable[[T, T], object] | None = None,
+    ) -> None:
+        super().__init__([path], lambda found: parse(_octets(found[0]), path), replaced)
+
+
+def _octets(file: FoundFile) -> bytes:
+    if file.fault is not None:
+        raise FileError(f"{file.path}: {file.fault}")
+    if not file.data:
+        # Most often the first half of a rewrite; who means it can say so.
+        raise FileError(f"{file.path}: empty; if that is meant, leave a # comment in it")
+    return file.data
 
 
 class MarkerFile:
@@ -202,6 +251,13 @@ def _signature(status: os.stat_result) -> tuple[int, ...]:
         status.st_mtime_ns,
         status.st_ctime_ns,
     )
+
+
+def _signature_of(path: str) -> tuple[int, ...] | str:
+    try:
+        return _signature(Path(path).stat())
+    except (OSError, ValueError) as error:
+        return _reason(error)
 
 
 def _reason(error: OSError | ValueError) -> str:

@@ -28,6 +28,9 @@ MAX_EXCHANGES = 1000
 """Requests under way at once, regguard's own questions included.  Beyond, clients get 503 and come
 again; an unbounded number would end in file descriptors that nobody has left."""
 
+TICK = 1.0
+"""Seconds between looks whether a registry is silent."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
@@ -62,7 +65,7 @@ class Relay:
     def start(self) -> None:
         """Begin to watch for silence."""
         self.now = self.clock.seconds()
-        self._watch.start(1.0, now=False)
+        self._watch.start(TICK, now=False)
 
     def stop(self) -> None:
         """End what is under way, take no more, and cut every connection to the registry."""
@@ -129,7 +132,13 @@ class Relay:
         return UpstreamFailure(503, "too many requests are under way")
 
     def _look(self) -> None:
-        self.now = now = self.clock.seconds()
+        now = self.clock.seconds()
+        late = now - self.now - TICK
+        self.now = now
+        if late > TICK:
+            # Nobody listened to the registry meanwhile: this process stood still.
+            for exchange in self.exchanges:
+                exchange.waiting_since += late
         self.upstreams.look(now)
         limit = now - self.read_timeout
         for exchange in list(self.exchanges):

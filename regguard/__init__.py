@@ -38,7 +38,8 @@ room               duty                                                         
 ``transport``      sockets: OpenSSL on the socket itself, PROXY headers before it,    nothing
                    writes in the same turn; the only room that touches Twisted's
                    private names
-``ops``            what operators look at: the access log                             nothing
+``ops``            what operators look at and act on: the access log, signals,        nothing
+                   systemd, workers
 ``demo``           ``regguard demo``: a registry, a guard and lines to try            nothing
 ``passwd``         ``regguard passwd``: a user's line in a password file              auth
 ``explain``        ``regguard explain``: the verdict on one request, and its rule     service,

@@ -6,25 +6,22 @@ the service starts, and every complaint is one line with option, file and cure.
 
 from __future__ import annotations
 
-import errno
+import os
 import resource
-import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet import tcp
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python import usage
-from twisted.python.failure import Failure
 
 from regguard import __version__, options
 from regguard.auth.audit import Audit
@@ -38,14 +35,18 @@ from regguard.auth.realm import Realm
 from regguard.auth.threads import VerificationThreads
 from regguard.auth.throttle import Throttle
 from regguard.front import Site
-from regguard.front.admission import Admission, connections_for, files_for
+from regguard.front.admission import Admission, connections_for, files_for, share_of
 from regguard.front.certificates import (
     Certificates,
 )
-from regguard.front.listening import is_tcp, listen
+from regguard.front.doors import Door, DoorError, address_of
+from regguard.front.listening import is_tcp
 from regguard.guard import GuardResource
 from regguard.ops import AccessLog, LogFile, never_wait_for
-from regguard.options import INTRODUCED, POLICY_FIELDS, Settings
+from regguard.ops.lifetime import Lifetime
+from regguard.ops.notify import Notify
+from regguard.ops.workers import Inheritance, Supervisor, Worker
+from regguard.options import POLICY_FIELDS, Settings
 from regguard.parts import Parts, load, policy_of, unknown_groups
 from regguard.relay import Relay, Upstream, Upstreams, endpoint_for
 from regguard.relay.exchange import MAX_EXCHANGES
@@ -88,7 +89,13 @@ class Options(options.Options):
     def _config(self) -> WatchedFile[Settings] | None:
         """The TOML file for the daemon to watch; a pipe, say, can't be read a second time."""
         path = self["config"]
-        if path is None or not Path(path).is_file():
+        if path is None:
+            return None
+        if not Path(path).is_file():
+            if self.settings.workers > 1:
+                raise usage.UsageError(
+                    f"--config {path}: is no file, and every one of --workers reads it; make it one"
+                )
             return None
         try:
             return WatchedFile(path, self._settings_of)
@@ -109,13 +116,18 @@ class Options(options.Options):
 
 
 class Guard(MultiService):
-    """The running daemon: threads and watcher as children, then the doors."""
+    """One process that serves: threads and watcher as children, then the doors.
 
-    def __init__(self, parts: Parts, reactor: Any) -> None:
+    ``inheritance`` is what it has from its parent, where it is one of several workers.
+    """
+
+    was_cut = False
+
+    def __init__(self, parts: Parts, reactor: Any, inheritance: Inheritance | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.setName("regguard")
         self._parts = parts
         self._reactor = reactor
+        self._inheritance = inheritance
         settings = self._settings = parts.settings
         threads = VerificationThreads(reactor)
         self._watcher = FileWatcher(
@@ -197,38 +209,46 @@ class Guard(MultiService):
     def startService(self) -> None:
         """Open the log and listen; ends the program with one line where that fails."""
         settings = self._parts.settings
-        for descriptor in (1, 2):
-            never_wait_for(descriptor)
-        try:
-            self._log_file = LogFile(settings.access_log)
-        except OSError as error:
-            _end(
-                f"--access-log {settings.access_log}: cannot be written ({error.strerror}); "
-                "check the path and its mode"
-            )
+        self._log_file = _log_file(settings)
         self._access_log = AccessLog(
             self._log_file.write, self._reactor, time.time, settings.access_log_format
         )
-        _LOG.info("regguard {version} {line}", version=__version__, line=self._parts.lines()[0])
-        for line in self._parts.lines()[1:]:
-            _LOG.info("{line}", line=line)
-        for warning in self._parts.warnings:
-            _LOG.warn("{warning}", warning=warning)
-        # Before anybody sees that it listens: without a handler SIGHUP ends the process.
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(
-                signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._watcher.reload)
-            )
+        if self._inheritance is None:
+            _tell(self._parts)
         admission = self._admission()
-        for description in settings.listen:
-            self._listen(description, self._access_log, admission)
+        try:
+            for door in self._doors():
+                self._open(door, self._access_log, admission)
+        except DoorError as error:
+            _end(str(error))
         super().startService()  # type: ignore[no-untyped-call]
         self._relay.start()
+
+    def _doors(self) -> Iterator[Door]:
+        if self._inheritance is None:
+            for description in self._parts.settings.listen:
+                yield Door.found(description, self._reactor)
+        else:
+            for description, descriptor in self._inheritance.listen:
+                yield Door.inherited(description, descriptor, self._reactor)
+
+    def _say(self, text: str, **words: Any) -> None:
+        """Log what is worth a line, and of several workers one and the same."""
+        _LOG.emit(LogLevel.info if self._inheritance is None else LogLevel.debug, text, **words)
+
+    def when_ready(self) -> Deferred[str]:
+        """Fires at once, with a line for the status: what listens is served."""
+        return succeed(_status(self._ports))
+
+    def reload(self) -> Deferred[None]:
+        """Read every file anew; fires when that is done."""
+        return self._watcher.reload()
 
     def _admission(self) -> Admission:
         """As many connections as are wanted, if there are file descriptors for them."""
         settings = self._parts.settings
-        wanted, per_network = settings.max_connections
+        workers = 1 if self._inheritance is None else self._inheritance.workers
+        wanted, per_network = share_of(settings.max_connections, workers)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         files = files_for(wanted, MAX_EXCHANGES, MAX_IDLE)
         if soft != resource.RLIM_INFINITY and soft < files:
@@ -248,25 +268,14 @@ class Guard(MultiService):
                 files=files,
             )
         admission = Admission(self._reactor, total, per_network, settings.trusted_proxies)
-        _LOG.info(
+        self._say(
             "at most {total} connections, {share} from one network",
             total=total,
             share=min(total, admission.per_network),
         )
         return admission
 
-    def _listen(self, description: str, access_log: AccessLog, admission: Admission) -> None:
-        kind, _, rest = description.partition(":")
-        introduced = kind == INTRODUCED
-        try:
-            endpoint: IStreamServerEndpoint = serverFromString(
-                self._reactor, rest if introduced else description
-            )
-        except Exception as error:
-            _end(
-                f"--listen {description}: is no endpoint ({_reason(error)}); "
-                "write tcp:5043 or tcp:443:interface=10.0.0.1"
-            )
+    def _open(self, door: Door, access_log: AccessLog, admission: Admission) -> None:
         site = Site(
             self._resource,
             self._reactor,
@@ -275,26 +284,20 @@ class Guard(MultiService):
             secure=self._certificates is not None,
             admission=admission,
             trusted=self._parts.settings.trusted_proxies,
-            introduced=introduced,
+            introduced=door.introduced,
         )
-        # Every TCP, UNIX and inherited listener is there or failed when this returns.
-        listening = maybeDeferred(listen, endpoint, site, self._certificates, self._reactor)
-        outcome: list[Any] = []
-        listening.addBoth(outcome.append)
-        if not outcome or isinstance(outcome[0], Failure):
-            why = _reason(outcome[0].value) if outcome else "it does not start at once"
-            _end(f"--listen {description}: cannot listen ({why}); {_listen_cure(outcome)}")
+        port = door.open(site, self._certificates, self._reactor)
         self._sites.append(site)
-        self._ports.append(outcome[0])
+        self._ports.append(port)
         scheme = "https" if self._certificates is not None else "http"
-        slower = self._certificates is not None and not is_tcp(endpoint)
+        slower = self._certificates is not None and not is_tcp(door.endpoint)
         where = " (through memory: slower TLS)" if slower else ""
-        if introduced:
+        if door.introduced:
             where += " behind a PROXY header"
-        _LOG.info(
+        self._say(
             "listening for {scheme} on {address}{where}",
             scheme=scheme,
-            address=_address(outcome[0]),
+            address=address_of(port),
             where=where,
         )
 
@@ -310,14 +313,19 @@ class Guard(MultiService):
                 running=running,
                 seconds=seconds,
             )
-            limit = self._reactor.callLater(seconds, self._cut)
+            limit = self._reactor.callLater(seconds, self.cut)
             await drained
             if limit.active():
                 limit.cancel()
-        self._cut()
+        self.cut()
         self._relay.stop()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """End what is under way now."""
+        cut = sum(channel.request is not None for site in self._sites for channel in site.channels)
+        if cut:
+            self.was_cut = True
+            _LOG.warn("{cut} requests under way were cut", cut=cut)
         for site in self._sites:
             site.stop()
 
@@ -335,6 +343,66 @@ class Guard(MultiService):
         return super().stopService()  # type: ignore[no-untyped-call]
 
 
+class Parent:
+    """Where several workers serve: holds their doors open, and serves nobody itself."""
+
+    def __init__(self, parts: Parts, reactor: Any) -> None:
+        self._parts = parts
+        self._reactor = reactor
+        self._ports: list[tcp.Port] = []
+        self.supervisor: Supervisor
+
+    def startService(self) -> None:
+        """Look at everything that the workers will need, and start them."""
+        settings = self._parts.settings
+        _log_file(settings).close()
+        _tell(self._parts)
+        try:
+            for description in settings.listen:
+                self._ports.append(Door.found(description, self._reactor).hold())
+        except DoorError as error:
+            _end(str(error))
+        self.supervisor = Supervisor(
+            self._reactor,
+            settings.workers,
+            [
+                (description, port.fileno())
+                for description, port in zip(settings.listen, self._ports, strict=True)
+            ],
+            os.environ,
+            settings.drain_timeout,
+        )
+        _LOG.info(
+            "{count} workers listen on {addresses}",
+            count=settings.workers,
+            addresses=", ".join(map(address_of, self._ports)),
+        )
+        self.supervisor.startService()
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether one of the workers has cut something, or was killed."""
+        return self.supervisor.was_cut
+
+    def when_ready(self) -> Deferred[str]:
+        """Fires when all workers serve, with a line for the status."""
+        status = f"{_status(self._ports)}, {self._parts.settings.workers} workers"
+        return self.supervisor.when_ready().addCallback(lambda _: status)
+
+    def reload(self) -> Deferred[Any]:
+        """Let every worker read every file anew."""
+        return self.supervisor.reload()
+
+    def stopService(self) -> Deferred[Any]:
+        """Close the doors, and let the workers drain."""
+        ports = DeferredList([_stopped(port) for port in self._ports], consumeErrors=True)
+        return DeferredList([ports, self.supervisor.stopService()], consumeErrors=True)
+
+    def cut(self) -> None:
+        """End what is under way now."""
+        self.supervisor.cut()
+
+
 def _stopped(port: IListeningPort) -> Deferred[Any]:
     stopping = port.stopListening()
     if stopping is None:
@@ -343,28 +411,30 @@ def _stopped(port: IListeningPort) -> Deferred[Any]:
     return stopping
 
 
-def _address(port: Any) -> str:
-    address = port.getHost()
-    host = getattr(address, "host", None)
-    if host is None:
-        return f"unix:{getattr(address, 'name', '?')}"
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+def _tell(parts: Parts) -> None:
+    """Log what is guarded, and what is odd about it."""
+    first, *more = parts.lines()
+    _LOG.info("regguard {version} {line}", version=__version__, line=first)
+    for line in more:
+        _LOG.info("{line}", line=line)
+    for warning in parts.warnings:
+        _LOG.warn("{warning}", warning=warning)
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, CannotListenError):
-        error = error.socketError
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+def _status(ports: Sequence[Any]) -> str:
+    return "serving on " + ", ".join(map(address_of, ports))
 
 
-def _listen_cure(outcome: list[Any]) -> str:
-    error = outcome[0].value if outcome else None
-    code = getattr(getattr(error, "socketError", None), "errno", None)
-    if code == errno.EADDRINUSE:
-        return "something else listens there: stop it, or listen elsewhere"
-    if code == errno.EACCES:
-        return "ports below 1024 need CAP_NET_BIND_SERVICE or a systemd socket"
-    return "check the address"
+def _log_file(settings: Settings) -> LogFile:
+    for descriptor in (1, 2):
+        never_wait_for(descriptor)
+    try:
+        return LogFile(settings.access_log)
+    except OSError as error:
+        _end(
+            f"--access-log {settings.access_log}: cannot be written ({error.strerror}); "
+            "check the path and its mode"
+        )
 
 
 def _end(complaint: str) -> NoReturn:
@@ -373,7 +443,14 @@ def _end(complaint: str) -> NoReturn:
 
 
 def makeService(options: Options) -> IService:
-    """The service of ``twist regguard``."""
+    """The service of ``twist regguard``: one process that serves, the parent of several, or one
+    of these."""
     from twisted.internet import reactor
 
-    return Guard(options.parts, reactor)
+    parts = options.parts
+    inheritance = Inheritance.taken_from(os.environ)
+    if inheritance is not None:
+        return Worker(Guard(parts, reactor, inheritance), inheritance, reactor)
+    notify = Notify.taken_from(os.environ)
+    several = parts.settings.workers > 1
+    return Lifetime(Parent(parts, reactor) if several else Guard(parts, reactor), reactor, notify)

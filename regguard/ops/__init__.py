@@ -1,4 +1,16 @@
-"""What operators look at."""
+"""What operators look at, and act on.
+
+``access_log``
+    one line for each request.
+``lifetime``
+    from the start of a process to its end: signals, and the exit status.
+``notify``
+    what systemd is told.
+``workers``
+    several processes that serve, and their parent.
+``control``
+    the line between a parent and its worker.
+"""
 
 from __future__ import annotations
 

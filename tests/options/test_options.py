@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
         drain_timeout=900,
         access_log="-",
         access_log_format="combined",
+        workers=1,
         said={"tls-cert": "command line", "tls-key": "command line"},
         check=False,
     )
@@ -140,6 +142,8 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--access-log", "/var/log/x"], 'access-log = "/var/log/x"', "access_log", "/var/log/x"),
     (["--access-log-format", "common"], 'access-log-format = "common"', "access_log_format",
      "common"),
+    (["--workers", "3"], "workers = 3", "workers", 3),
+    (["--workers", "auto"], 'workers = "auto"', "workers", len(os.sched_getaffinity(0))),
 ]  # fmt: skip
 
 
@@ -277,6 +281,9 @@ def test_an_empty_list_is_refused(name: str) -> None:
         (["--read-timeout", "soon"], "--read-timeout: 'soon' is no number of seconds"),
         (["--read-timeout", ""], "--read-timeout: '' is no number of seconds"),
         (["--read-timeout", "0"], "--read-timeout: 0 is out of range"),
+        (["--workers", "0"], "--workers: '0' is no number of processes; write 1 to 256, or auto"),
+        (["--workers", "257"], "--workers: '257' is no number of processes"),
+        (["--workers", "many"], "--workers: 'many' is no number of processes"),
         (["--drain-timeout", "-1"], "--drain-timeout: -1 is out of range"),
         (["--drain-timeout", "nan"], "--drain-timeout: nan is out of range"),
         (["--drain-timeout", "inf"], "--drain-timeout: inf is out of range"),

@@ -42,8 +42,8 @@ room               duty                                                         
 ``transport``      sockets: OpenSSL on the socket itself, PROXY headers before it,    nothing
                    writes in the same turn; the only room that touches Twisted's
                    private names
-``ops``            what operators look at: the logs, pushes, metrics, the admin       nothing
-                   pages
+``ops``            what operators look at and act on: the logs, pushes, metrics,      nothing
+                   the admin pages, signals, systemd, workers
 ``vitals``         what a running guard says of itself: its numbers, whether it is    auth, files,
                    ready                                                              front, ops,
                                                                                       relay

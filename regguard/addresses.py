@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+INTRODUCED = "haproxy"
+"""The kind of ``--listen`` whose connections begin with a PROXY header."""
+
 UNIX = "unix:"
 """The address of whoever comes through a UNIX socket."""
 

@@ -8,6 +8,7 @@ TOML one (taken apart by ``configuration``): what the names in the words stand f
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from twisted.python import usage
 
 from regguard import __version__
 from regguard.access import Freeze, Policy, Rule, Who
-from regguard.addresses import TrustedProxies
+from regguard.addresses import INTRODUCED, TrustedProxies
 from regguard.configuration import (
     REPOSITORY,
     Configuration,
@@ -43,8 +44,8 @@ from a network: a million-word list takes a year.  Five minutes are short enough
 MINIMUM_HASHES = ("any", "bcrypt")
 DEFAULT_CONNECTIONS = 20_000
 """At 20 kB for an idle one over TLS some 400 MB."""
-INTRODUCED = "haproxy"
-"""The kind of endpoint whose connections begin with a PROXY header."""
+MOST_WORKERS = 256
+"""More processors than that want several machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Settings:
     ``tls_client_ca`` signs the certificates of users, None asks them for none;
     ``throttle`` how many wrong passwords within how long, None for no limit;
     ``max_connections`` in all, and from one network (None: a share of those there can be);
+    ``workers`` processes that serve;
     ``groups`` None where the default file may be missing and is; ``rules`` the ``[[repository]]``
     tables; ``freeze`` why nobody may write, ``freeze_file`` a file that says so while it is there;
     ``said`` where the options that did not keep their defaults were said: ``FILE:LINE``, or
@@ -89,6 +91,7 @@ class Settings:
     access_log: str
     access_log_format: str
     admin: str | None
+    workers: int
     said: Mapping[str, str]
     check: bool
     #: Who may do what, by these words. Made with them, because a thousand rules take a while, and a
@@ -138,7 +141,9 @@ _TEXTS = (
     "access-log",
     "access-log-format",
     "admin",
+    "workers",
 )
+_COUNTS = ("max-connections", "workers")
 _KEYS = (*_LISTS, *_SWITCHES, *_NUMBERS, *_TEXTS)
 
 WHO = "comma list of valid-user, user:NAME, group:NAME, or nobody"
@@ -205,6 +210,7 @@ class Options(usage.Options, AuthOptionMixin):
             None,
             "Where /healthz, /readyz and /metrics are, such as tcp:127.0.0.1:9180 [default: off].",
         ],
+        ["workers", None, None, "Processes that serve: N, or auto: one per CPU [default: 1]."],
     )
 
     def __init__(self) -> None:
@@ -365,7 +371,7 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ValueError("takes a number of seconds")
         return value
-    if name == "max-connections" and isinstance(value, int) and not isinstance(value, bool):
+    if name in _COUNTS and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return text(value)
 
@@ -422,6 +428,7 @@ def _settings(words: _Words, rules: tuple[Rule, ...], check: bool, serves: bool)
         access_log=said("access-log", "-"),
         access_log_format=convert("access-log-format", "combined", _one_of(LOG_FORMATS)),
         admin=convert("admin", None, _admin),
+        workers=convert("workers", "1", _workers),
         said={name: word.place for name, word in words.items()},
         check=check,
     )
@@ -502,6 +509,17 @@ def _connections(value: str) -> tuple[int, int | None]:
             "from one network behind the slash"
         )
     return int(match[1]), int(match[2]) if match[2] else None
+
+
+def _workers(value: str) -> int:
+    if value == "auto":
+        # Of cgroups' quotas the kernel tells nobody; of affinity it does.
+        return len(os.sched_getaffinity(0))
+    if re.fullmatch(r"[1-9][0-9]{0,3}", value) is None or int(value) > MOST_WORKERS:
+        raise ValueError(
+            f"{value!r:.40} is no number of processes; write 1 to {MOST_WORKERS}, or auto"
+        )
+    return int(value)
 
 
 def _endpoints(descriptions: list[str]) -> list[str]:

@@ -446,8 +446,8 @@ def test_h06_each_registry_may_keep_idle_connections(
 ) -> None:
     """Their file descriptors are not for clients."""
     limit = 1024
-    monkeypatch.setattr(service.resource, "getrlimit", lambda which: (limit, limit))
-    monkeypatch.setattr(service.resource, "setrlimit", lambda which, limits: None)
+    monkeypatch.setattr("resource.getrlimit", lambda which: (limit, limit))
+    monkeypatch.setattr("resource.setrlimit", lambda which, limits: None)
     upstreams = [word for n in range(registries - 1) for word in ("--upstream", f"http://r{n}")]
     running = start("--upstream", "http://registry", *upstreams)
     room = running.guard._admission().room

@@ -44,6 +44,16 @@ def connections_for(files: int, upstream: int, idle: int) -> int:
     return max(1, room // 2, room - upstream)
 
 
+def share_of(limits: tuple[int, int | None], workers: int) -> tuple[int, int | None]:
+    """What one of several workers admits: its part of both limits, rounded up.
+
+    Nobody counts over all of them, and connections come to whoever is free: a network that has
+    all its part at one worker has none too many elsewhere.
+    """
+    total, per_network = limits
+    return -(-total // workers), None if per_network is None else -(-per_network // workers)
+
+
 class Admission:
     """Counts connections, and stops ports from accepting when there are enough.
 

@@ -220,6 +220,12 @@ class Channel(Protocol):
         else:
             self.abort()
 
+    def put_off(self, seconds: float) -> None:
+        """The client could not be served for so long: its deadlines come later."""
+        self.deadline += seconds
+        self.send_deadline += seconds
+        self._taken_at += seconds
+
     def _look_at_sending(self) -> None:
         """Octets wait for the client: has it taken some since the last look?"""
         now, unsent = self.site.now, unsent_by(self.transport)
@@ -243,9 +249,12 @@ class Channel(Protocol):
         self.abort()
 
     def drain(self) -> None:
-        """End the connection after the current request."""
+        """End the connection after the current request, or after the first one.
+
+        Who was accepted and has not asked yet cannot know, and has no other connection to turn to.
+        """
         self._closing = True
-        if self._state == _HEAD and not self._buffer:
+        if self._state == _HEAD and not self._buffer and self.client:
             self._close()
 
     def certify_again(self) -> None:

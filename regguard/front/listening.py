@@ -22,12 +22,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from regguard.front.certificates import Certificates
 from regguard.front.site import Site
-from regguard.transport import bound_accepts, proxied_transport, tls_transport
+from regguard.transport import InheritedEndpoint, bound_accepts, proxied_transport, tls_transport
 
 
 def is_tcp(endpoint: IStreamServerEndpoint) -> bool:
     """Whether the connections of this endpoint are plain TCP sockets of the kernel."""
-    if isinstance(endpoint, AdoptedStreamServerEndpoint):
+    if isinstance(endpoint, (AdoptedStreamServerEndpoint, InheritedEndpoint)):
         return endpoint.addressFamily in (socket.AF_INET, socket.AF_INET6)
     return isinstance(endpoint, (TCP4ServerEndpoint, TCP6ServerEndpoint))
 

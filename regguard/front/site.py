@@ -142,7 +142,13 @@ class Site(Factory):
         """Nothing: the channels outlive the listening port, and so does their watch."""
 
     def _look_at_deadlines(self) -> None:
-        self.now = now = self.clock.seconds()
+        now = self.clock.seconds()
+        late = now - self.now - TICK
+        self.now = now
+        if late > TICK:
+            # Nobody was served meanwhile: this process stood still, or the machine slept.
+            for channel in self.channels:
+                channel.put_off(late)
         for channel in [c for c in self.channels if min(c.deadline, c.send_deadline) <= now]:
             self._act_on(channel, channel.deadline_passed)
         for channel in [c for c in self.channels if c.unwatched and was_reset(c.transport)]:

@@ -1,4 +1,4 @@
-"""What operators look at.
+"""What operators look at, and act on.
 
 ``access_log``, ``apache_format``, ``json_format``, ``texts``
     one line for each request.
@@ -14,8 +14,16 @@
     these numbers as Prometheus reads them, by prometheus-client.
 ``admin``
     the pages on which they, health and readiness stand.
+``lifetime``
+    from the start of a process to its end: signals, and the exit status.
+``notify``
+    what systemd is told.
+``workers``
+    several processes that serve, and their parent.
+``control``
+    the line between a parent and its worker.
 
-The last two are imported where there is an admin endpoint only.
+``exposition`` and ``admin`` are imported where there is an admin endpoint only.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ configuration), mounts, and at last a manifest.  They belong together by user an
 as JSON; one :class:`PushLedger` counts them.  No clock, no I/O.
 
 Members of an event: ``kind``, ``user``, ``repository``, ``bytes`` (octets of the request's body),
-``began`` and ``at`` (seconds since the epoch at which the request began and ended); of a manifest
+``began`` and ``at`` (seconds of one clock when the request began and ended); of a manifest
 also ``tags``, ``digest`` and ``media_type``.  Kinds: ``received`` (an upload began or went on),
 ``uploaded`` and ``mounted`` (a blob is there), ``manifest``.
 """

@@ -36,6 +36,9 @@ transfers hold, they can't hold against the others."""
 FEW = 16
 """Docker's pushes and pulls take three to five requests at once, and a user has several."""
 
+TICK = 1.0
+"""Seconds between looks whether a registry is silent."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
@@ -73,7 +76,7 @@ class Relay:
     def start(self) -> None:
         """Begin to watch for silence."""
         self.now = self.clock.seconds()
-        self._watch.start(1.0, now=False)
+        self._watch.start(TICK, now=False)
 
     def stop(self) -> None:
         """End what is under way, take no more, and cut every connection to the registry."""
@@ -161,7 +164,13 @@ class Relay:
         return failure
 
     def _look(self) -> None:
-        self.now = now = self.clock.seconds()
+        now = self.clock.seconds()
+        late = now - self.now - TICK
+        self.now = now
+        if late > TICK:
+            # Nobody listened to the registry meanwhile: this process stood still.
+            for exchange in self.exchanges:
+                exchange.waiting_since += late
         self.upstreams.look(now)
         limit = now - self.read_timeout
         for exchange in list(self.exchanges):

@@ -13,7 +13,9 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 ``proxied``
     an accepted TCP connection that a PROXY header introduces, plain or with TLS after it;
 ``accepting``
-    a port that accepts no more than there is room for.
+    a port that accepts no more than there is room for;
+``inherited``
+    listening sockets that several processes hold.
 """
 
 from __future__ import annotations
@@ -21,14 +23,17 @@ from __future__ import annotations
 from regguard.transport.accepting import bound_accepts
 from regguard.transport.contract import StreamTransport
 from regguard.transport.eager import unsent_by, writer_for
+from regguard.transport.inherited import InheritedEndpoint, leave_to_others
 from regguard.transport.proxied import proxied_transport
 from regguard.transport.reset import tell_resets, was_reset
 from regguard.transport.tls import TLSServer, tls_of, tls_transport
 
 __all__ = [
+    "InheritedEndpoint",
     "StreamTransport",
     "TLSServer",
     "bound_accepts",
+    "leave_to_others",
     "proxied_transport",
     "tell_resets",
     "tls_of",

@@ -59,6 +59,7 @@ class Program:
         folder: Path,
         environment: Mapping[str, str] | None = None,
         more_logs: Sequence[Path] = (),
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.log = log
         self._logs = (log, *more_logs)
@@ -70,6 +71,7 @@ class Program:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environment,
+                pass_fds=descriptors,
             )
         process = Path("/proc") / str(self.pid)
         #: What it shows of itself while it runs, by place: read at the start, and again before it
@@ -268,6 +270,14 @@ def twist(*words: str, log_format: str = "text") -> list[str]:
     return [sys.executable, "-m", "twisted", f"--log-format={log_format}", "regguard", *words]
 
 
+# As systemd starts the service of a socket: it has descriptor 3, and the variables name its pid.
+ACTIVATE = """\
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="regguard.socket", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 # What a fault that nobody handled leaves in a log.
 FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.IGNORECASE)
 
@@ -275,7 +285,8 @@ FAULTS = re.compile(r"Traceback|Unhandled|Exception ignored|never awaited", re.I
 class Guard:
     """``twist regguard`` on a free port, in front of ``upstream`` (a URL).
 
-    ``files``: how many it may open.  ``through``: the program, with its words, that becomes it.
+    ``files``: how many it may open; ``through``: the program, with its words, that becomes it;
+    ``inherited``: a listening socket that it gets as systemd would give it.
     """
 
     def __init__(
@@ -288,9 +299,10 @@ class Guard:
         environment: Mapping[str, str] | None = None,
         files: int | None = None,
         through: Sequence[str] = (),
+        inherited: socket.socket | None = None,
     ) -> None:
         self.ground = ground
-        self.port = free_port()
+        self.port = free_port() if inherited is None else inherited.getsockname()[1]
         self._looked_at = 0
         folder.mkdir(parents=True, exist_ok=True)
         rest = list(words)
@@ -298,8 +310,11 @@ class Guard:
             rest += ["--tls-cert", str(ground.certificate)]
         if "--auth" not in rest:
             rest += ["--htpasswd", str(ground.htpasswd)]
+        listen = f"tcp:{self.port}:interface=127.0.0.1"
+        if inherited is not None:
+            listen = f"systemd:domain={inherited.family.name.removeprefix('AF_')}:index=0"
         argv = twist(
-            *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
+            *("--listen", listen),
             *("--groups", str(ground.groups)),
             *("--upstream", upstream),
             *rest,
@@ -307,6 +322,9 @@ class Guard:
         )
         if files is not None:
             argv = [binary("prlimit"), f"--nofile={files}:{files}", *argv]
+        descriptors = [] if inherited is None else [inherited.fileno()]
+        if inherited is not None:
+            argv = [sys.executable, "-c", ACTIVATE, str(inherited.fileno()), *argv]
         argv = [*through, *argv]
         self.program = Program(
             argv,
@@ -314,8 +332,10 @@ class Guard:
             folder,
             environment,
             [folder / file for option, file in pairwise(words) if option == "--access-log"],
+            descriptors,
         )
-        self.program.wait_until("the guard to listen", lambda: accepts(self.port))
+        if inherited is None:
+            self.program.wait_until("the guard to listen", lambda: accepts(self.port))
         admin = dict(pairwise(words)).get("--admin", "")
         self.admin_port = int(admin.rpartition(":")[2]) if admin.startswith("tcp:") else 0
         if self.admin_port:

@@ -102,7 +102,7 @@ def test_g08_a_renewal_drops_nobody(served: Served, tmp_path: Path) -> None:
         answered = len(loop.answers)
         content = sha256(rest)
         length = len(rest)
-        while length < SIZE:
+        while length < len(layer):
             piece = download.recv(1 << 20)
             assert piece, length
             content.update(piece)

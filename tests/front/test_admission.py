@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
 from regguard.addresses import TrustedProxies
-from regguard.front.admission import Admission, connections_for, files_for
+from regguard.front.admission import Admission, connections_for, files_for, share_of
 from tests.front.wire import Door
 
 TRUSTED = TrustedProxies.parse(["10.0.0.0/8"])
@@ -193,3 +193,19 @@ def test_h06_file_descriptors_are_enough_for_as_many_as_come_in(files: int) -> N
 def test_h06_one_connection_there_is_always() -> None:
     """With too few file descriptors for anything, too."""
     assert connections_for(10, 1000, 64) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "workers", "share"),
+    [
+        ((20_000, None), 1, (20_000, None)),
+        ((20_000, 5_000), 4, (5_000, 1_250)),
+        ((5, 1), 4, (2, 1)),
+        ((1, None), 256, (1, None)),
+    ],
+)
+def test_each_worker_has_its_part_of_both_limits(
+    limits: tuple[int, int | None], workers: int, share: tuple[int, int | None]
+) -> None:
+    """Rounded up: nobody has none."""
+    assert share_of(limits, workers) == share

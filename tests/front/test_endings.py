@@ -432,8 +432,8 @@ def test_a_last_answer_that_waits_is_still_the_last(door: Door, head: bytes) -> 
 
 
 def test_i14_draining_ends_when_the_last_request_has(door: Door) -> None:
-    """Idle connections go at once; running requests end with Connection: close."""
-    _fresh, idle, busy, sending = (door.connect() for _ in range(4))
+    """Idle connections go at once; the others' next answer ends with Connection: close."""
+    fresh, idle, busy, sending = (door.connect() for _ in range(4))
     idle.send(GET % b"now")
     busy.send(GET % b"later" + GET % b"now")
     sending.send(PUT % (b"echo", 5) + b"he")
@@ -441,7 +441,7 @@ def test_i14_draining_ends_when_the_last_request_has(door: Door) -> None:
     door.site.drain().addCallback(drained.append)
     for wire in door.wires:
         wire.turn()
-    assert [wire.state for wire in door.wires] == ["closed", "closed", "open", "open"]
+    assert [wire.state for wire in door.wires] == ["open", "closed", "open", "open"]
 
     sending.send(b"llo")
     (reply,) = replies(sending.received)
@@ -451,6 +451,25 @@ def test_i14_draining_ends_when_the_last_request_has(door: Door) -> None:
     busy.turn()
     (reply,) = replies(busy.received)
     assert (reply.body, reply["Connection"]) == (b"last", [b"close"])
+    assert not drained
+    fresh.send(GET % b"now")
+    fresh.turn()
+    (reply,) = replies(fresh.received)
+    assert (reply.status, reply["Connection"]) == (200, [b"close"])
+    assert drained == [None]
+
+
+def test_i14_who_was_accepted_and_does_not_ask_holds_up_the_draining_for_seconds(
+    door: Door,
+) -> None:
+    """As long as it might have been silent anyway."""
+    door.connect()
+    drained: list[None] = []
+    door.site.drain().addCallback(drained.append)
+    door.wait(9)
+    assert not drained
+    door.wait(2)
+
     assert drained == [None]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -77,6 +78,7 @@ def test_a_certificate_alone_is_a_complete_call() -> None:
         access_log="-",
         access_log_format="combined",
         admin=None,
+        workers=1,
         said={"tls-cert": "command line", "tls-key": "command line"},
         check=False,
     )
@@ -146,6 +148,8 @@ SAID: list[tuple[list[str], str, str, Any]] = [
     (["--admin", "unix:/run/a.sock"], 'admin = "unix:/run/a.sock"', "admin", "unix:/run/a.sock"),
     (["--admin", "tcp:127.0.0.1:9180"], 'admin = "tcp:127.0.0.1:9180"', "admin",
      "tcp:9180:interface=127.0.0.1"),
+    (["--workers", "3"], "workers = 3", "workers", 3),
+    (["--workers", "auto"], 'workers = "auto"', "workers", len(os.sched_getaffinity(0))),
 ]  # fmt: skip
 
 
@@ -298,6 +302,9 @@ def test_an_empty_list_is_refused(name: str) -> None:
         (["--read-timeout", "soon"], "--read-timeout: 'soon' is no number of seconds"),
         (["--read-timeout", ""], "--read-timeout: '' is no number of seconds"),
         (["--read-timeout", "0"], "--read-timeout: 0 is out of range"),
+        (["--workers", "0"], "--workers: '0' is no number of processes; write 1 to 256, or auto"),
+        (["--workers", "257"], "--workers: '257' is no number of processes"),
+        (["--workers", "many"], "--workers: 'many' is no number of processes"),
         (["--drain-timeout", "-1"], "--drain-timeout: -1 is out of range"),
         (["--drain-timeout", "nan"], "--drain-timeout: nan is out of range"),
         (["--drain-timeout", "inf"], "--drain-timeout: inf is out of range"),

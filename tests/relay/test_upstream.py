@@ -348,6 +348,19 @@ def test_i03_a_silent_registry_is_504_after_the_read_timeout(world: World) -> No
     assert world.registry.last.was_reset
 
 
+def test_i20_a_registry_is_not_silent_while_nobody_listens(world: World) -> None:
+    """A process that stood still heard nobody: the rest of the time is still to come."""
+    client = world.client()
+    client.send(get())
+    world.reactor.pass_time(50)
+    world.reactor.advance(300)
+    world.reactor.pass_time(47)
+    assert client.take() == b""
+    world.reactor.pass_time(5)
+
+    assert read_answer(client.take()).status == 504
+
+
 def test_i03_half_a_head_does_not_stop_the_clock(world: World) -> None:
     """An answer that trickles is silence."""
     client = world.client()

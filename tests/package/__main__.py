@@ -105,7 +105,7 @@ def install(machine: Machine) -> None:
     for path, wanted in {"/etc/regguard": "2750", CONFIG: "640"}.items():
         found = machine.must("stat", "-c", "%a %U %G", path).strip()
         demand(found == f"{wanted} root _regguard", f"{path} is {wanted} root:_regguard: {found}")
-    machine.must("systemd-analyze", "verify", "regguard.service", "regguard.socket")
+    machine.must("systemd-analyze", "verify", "--man=no", "regguard.service", "regguard.socket")
 
 
 def configure(machine: Machine) -> None:

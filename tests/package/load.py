@@ -1,7 +1,7 @@
 """Load on a guard that is reloaded, restarted and upgraded meanwhile: every failure counts.
 
 Of the standard library alone, because it runs in the machine under test, by that machine's Python:
-``python3 load.py < task.json``, the fields of ``Task``. Twenty transfers, pulls and pushes by turns,
+``python3 load.py < task.json``, the fields of ``Task``. Twenty transfers, pulls and pushes in turn,
 are slow enough to be under way when something happens. Beside them new connections come at a fixed
 rate, whatever became of those before. Each request has a connection of its own, as docker's and
 skopeo's have, and none is tried twice.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -112,7 +111,7 @@ def _leader(nspawn: subprocess.Popen[bytes]) -> int:
         for child in children.read_text().split():
             # nspawn's child becomes the system's first process.
             with contextlib.suppress(OSError):
-                if Path(os.readlink(f"/proc/{child}/exe")).name == "systemd":
+                if Path(f"/proc/{child}/exe").readlink().name == "systemd":
                     return int(child)
         time.sleep(0.1)
     raise SystemExit("systemd-nspawn did not boot")

@@ -40,11 +40,12 @@ OTHERS_TRACES = (
     "var/log/apt",
     "var/lib/apt",
     "var/cache",
+    "var/lib/containers",
     "var/lib/docker-registry",
     "var/lib/systemd/timers",
     "var/tmp",
 )
-"""Where the system, apt and the registry write while this runs."""
+"""Where the system, apt, skopeo and the registry write while this runs."""
 
 
 def step(words: str) -> None:

@@ -63,11 +63,9 @@ def files(root: Path) -> Iterator[str]:
     """Every file and folder of the system that lasts."""
     for top in ("etc", "opt", "usr", "var"):
         for folder, folders, names in os.walk(root / top):
-            place = Path(folder).relative_to(root).as_posix()
-            if place.startswith(OTHERS_TRACES):
-                folders.clear()
-                continue
-            yield from (f"{place}/{name}" for name in (*folders, *names))
+            place = Path(folder).relative_to(root)
+            found = ((place / name).as_posix() for name in (*folders, *names))
+            yield from (path for path in found if not path.startswith(OTHERS_TRACES))
 
 
 def edit(machine: Machine, path: str, before: str, after: str) -> None:

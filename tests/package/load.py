@@ -76,7 +76,7 @@ class Load:
         connections = asyncio.create_task(self._connections())
         for command in self._task.commands:
             await asyncio.sleep(BETWEEN)
-            while self._running < TRANSFERS // 2:
+            while self._running < TRANSFERS:
                 await asyncio.sleep(0.01)
             running, began = self._running, asyncio.get_running_loop().time()
             process = await asyncio.create_subprocess_exec(

@@ -105,6 +105,9 @@ def install(machine: Machine) -> None:
         found = machine.must("stat", "-c", "%a %U %G", path).strip()
         demand(found == f"{wanted} root _regguard", f"{path} is {wanted} root:_regguard: {found}")
     machine.must("systemd-analyze", "verify", "--man=no", "regguard.service", "regguard.socket")
+    demand(bool(machine.run("systemctl", "start", "regguard").returncode), "it has no certificate")
+    shown = machine.must("journalctl", "--unit", "regguard", "--output", "cat", "--no-pager")
+    demand("tls-cert /etc/regguard/domain.crt: " in shown, f"it says so: {shown}")
 
 
 def configure(machine: Machine) -> None:

@@ -82,7 +82,7 @@ def stage(machine: Machine, package: Path) -> None:
     machine.must("systemctl", "restart", "docker-registry")
     (machine.root / "srv" / "ca").mkdir(parents=True)
     machine.must(
-        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "30"),
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "365"),
         *("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}"),
         *("-keyout", "/srv/domain.key", "-out", "/srv/ca/ca.crt"),
     )
@@ -172,6 +172,21 @@ def load(machine: Machine) -> None:
     demand(not failures, "\n".join(failures[:20]))
 
 
+def rotate(machine: Machine) -> None:
+    """The access log in a file, by the package's own snippet for logrotate."""
+    edit(machine, CONFIG, '# access-log = "-"\n', 'access-log = "/var/log/regguard/access.log"\n')
+    machine.must("systemctl", "restart", "regguard")
+    push_and_pull(machine, "team/before")
+    machine.must("logrotate", "--force", "/etc/logrotate.d/regguard")
+    push_and_pull(machine, "team/after")
+    # Which writes what is in its buffers.
+    machine.must("systemctl", "restart", "regguard")
+    logs = machine.root / "var/log/regguard"
+    held = {name: (logs / name).read_text() for name in ("access.log", "access.log.1")}
+    demand("PUT /v2/team/before/" in held["access.log.1"], "the old file has what was before")
+    demand("PUT /v2/team/after/" in held["access.log"], "the new file has what was after")
+
+
 def unix_upstream(machine: Machine) -> None:
     """The drop-ins for a registry on a UNIX socket, by which regguard has no network at all."""
     (machine.root / "etc/docker/registry/config.yml").write_text(UNIX_REGISTRY)
@@ -211,6 +226,8 @@ def test(machine: Machine, package: Path) -> None:
     push_and_pull(machine, "team/app")
     step("reload, restart and upgrade under load")
     load(machine)
+    step("logrotate")
+    rotate(machine)
     step("a registry on a UNIX socket")
     unix_upstream(machine)
     step("logs")

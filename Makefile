@@ -66,7 +66,8 @@ deb:
 # under load, purge. PACKAGE_TEST='--base FOLDER' keeps the Debian for the next time.
 package-test: $(VENV)/installed-for-work deb
 	@$(PACKAGES) debootstrap systemd-nspawn=systemd-container nsenter=util-linux
-	$(RUN) tests.package $(PACKAGE_TEST) dist/regguard_*.deb
+	$(RUN) tests.package $(PACKAGE_TEST) \
+		dist/regguard_$$(dpkg-parsechangelog --show-field Version)_*.deb
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

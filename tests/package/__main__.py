@@ -42,10 +42,11 @@ OTHERS_TRACES = (
     "var/cache",
     "var/lib/containers",
     "var/lib/docker-registry",
+    "var/lib/logrotate",
     "var/lib/systemd/timers",
     "var/tmp",
 )
-"""Where the system, apt, skopeo and the registry write while this runs."""
+"""Where the system, apt, logrotate, skopeo and the registry write while this runs."""
 
 
 def step(words: str) -> None:

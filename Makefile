@@ -1,7 +1,8 @@
 # The README's two commands, each complete on a fresh Debian or Ubuntu machine:
 #   make demo    a guarded registry on https://localhost:5043, until Ctrl-C
 #   make test    every test
-# Others: make lint, make types, make bench, make fuzz, make clean. Another Python: make test PYTHON=python3.12
+# Others: make lint, make types, make bench, make fuzz, make deb, make package-test, make clean.
+# Another Python: make test PYTHON=python3.12
 
 VENV := .venv
 RUN := $(VENV)/bin/python -m
@@ -23,7 +24,7 @@ PYTHON := $(shell for minor in 14 13 12 11 10; do \
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint types bench fuzz clean
+.PHONY: demo test lint types bench fuzz deb package-test clean
 
 demo: $(VENV)/installed
 	@$(PACKAGES) docker-registry
@@ -32,7 +33,8 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-for-work
 	@$(PACKAGES) docker-registry htpasswd=apache2-utils skopeo curl /usr/sbin/slapd=slapd \
 		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy testssl=testssl.sh \
-		/usr/sbin/apache2=apache2-bin goaccess promtool=prometheus $(ENGINES)
+		/usr/sbin/apache2=apache2-bin goaccess promtool=prometheus \
+		systemd-analyze=systemd $(ENGINES)
 	$(RUN) pytest $(PYTEST) $(TESTS)
 
 lint: $(VENV)/installed-for-work
@@ -48,6 +50,25 @@ bench: $(VENV)/installed-for-work
 # A million bent request streams; FUZZ='--seed 7 --seconds 60', FUZZ='--seed 7 --stream 4711'.
 fuzz: $(VENV)/installed-for-work
 	$(RUN) tests.fuzz $(FUZZ)
+
+# dist/regguard_VERSION_ARCHITECTURE.deb, for the Debian that it is built on; needs the network.
+DEBIAN := debian systemd regguard twisted CHANGELOG.rst LICENSE README.rst $(METADATA)
+deb:
+	@$(PACKAGES) dpkg-buildpackage=dpkg-dev
+	@# What debian/control asks for and is not there.
+	@$(PACKAGES) $$(LC_ALL=C dpkg-checkbuilddeps 2>&1 | sed -n 's/ ([^)]*)//g; s/.*dependencies: //p')
+	@# In a copy, so that nothing is left here.
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/regguard" && \
+		cp -R $(DEBIAN) "$$folder/regguard" && \
+		(cd "$$folder/regguard" && dpkg-buildpackage --build=binary --no-sign) && \
+		mkdir -p dist && cp "$$folder"/*.deb dist && ls "$$folder"/*.deb | sed 's,.*/,dist/,'
+
+# The package in a booted Debian of its own, as root: install, push, pull, reload, restart, upgrade
+# under load, purge. PACKAGE_TEST='--base FOLDER' keeps the Debian for the next time.
+package-test: $(VENV)/installed-for-work deb
+	@$(PACKAGES) debootstrap systemd-nspawn=systemd-container nsenter=util-linux
+	$(RUN) tests.package $(PACKAGE_TEST) \
+		dist/regguard_$$(dpkg-parsechangelog --show-field Version)_*.deb
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,7 +31,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-for-work
 	@$(PACKAGES) docker-registry htpasswd=apache2-utils skopeo curl /usr/sbin/slapd=slapd \
-		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy $(ENGINES)
+		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy openssl $(ENGINES)
 	$(RUN) pytest $(PYTEST) $(TESTS)
 
 lint: $(VENV)/installed-for-work

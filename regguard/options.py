@@ -154,9 +154,10 @@ class Options(usage.Options, AuthOptionMixin):
 
     synopsis = "[options]"
     longdesc = (
-        "Guards a container image registry: terminates TLS, authenticates with HTTP Basic, "
-        "limits writes to groups, and streams everything else through. With domain.crt, "
-        "domain.key and auth/htpasswd in place, `--tls-cert domain.crt` is a complete call."
+        "Guards a container image registry: terminates TLS, asks for passwords or client "
+        "certificates, decides who may pull, push and delete, and streams the rest through. With "
+        "domain.crt, domain.key and auth/htpasswd in place, `--tls-cert domain.crt` is a complete "
+        "call."
     )
     supportedInterfaces = (IUsernamePassword,)
     optFlags: tuple[list[str | None], ...] = (

@@ -60,9 +60,6 @@ EXCEPT = {
 }
 """Cases that hold but for a part of them, and why not that."""
 
-BEING_BUILT = {}
-"""What others build now: to be emptied as their tests come in."""
-
 _NODE = re.compile(r"(tests/\S+\.py)::(?:\w+::)*test((?:_[a-i][0-9]{2}|_to)*)(_\w+)?(?:\[(.*)\])?")
 _IN_NAME = re.compile(r"[a-i][0-9]{2}")
 _IN_PARAMETERS = re.compile(r"(?:(?<=-)|^)[a-i][0-9]{2}(?=-|\Z)")
@@ -96,12 +93,10 @@ def state(case: str, held: Mapping[str, object]) -> str:
     """What is to be said of a case in one word."""
     if case in NOT_HELD:
         return "not held"
-    if case in BEING_BUILT:
-        return "being built"
     return "held" if case in held else "unknown"
 
 
-STATES = ("held", "not held", "being built", "unknown")
+STATES = ("held", "not held", "unknown")
 
 
 def table(held: Mapping[str, object]) -> str:
@@ -114,11 +109,7 @@ def table(held: Mapping[str, object]) -> str:
         sums = [a + b for a, b in zip(sums, numbers, strict=True)]
         lines.append(f"{group:5} {count:5}" + "".join(f"{number:12}" for number in numbers))
     lines.append(f"{'all':5} {len(CASES):5}" + "".join(f"{number:12}" for number in sums))
-    for title, reasons in (
-        ("not held", NOT_HELD),
-        ("held, except", EXCEPT),
-        ("being built", BEING_BUILT),
-    ):
+    for title, reasons in (("not held", NOT_HELD), ("held, except", EXCEPT)):
         lines += ["", f"{title}:", *(f"  {case}: {reason}" for case, reason in reasons.items())]
     return "\n".join(lines)
 

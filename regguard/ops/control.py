@@ -52,6 +52,7 @@ class ControlLine(LineOnlyReceiver):
         self._ids = count()
         self._is_full = False
         self._is_gone = False
+        self._ended: Deferred[None] | None = None
 
     def answer(self, name: str, function: Callable[[], Any]) -> None:
         """Answer ``name`` by what the function returns, now or later; it is JSON's."""
@@ -77,6 +78,18 @@ class ControlLine(LineOnlyReceiver):
             return False
         self._send({"tell": name, "value": value})
         return True
+
+    def end(self) -> Deferred[None]:
+        """Close when everything that was said has left; fires when there is no other end."""
+        ended: Deferred[None] = Deferred()
+        if self._is_gone or self.transport is None:
+            ended.callback(None)
+        else:
+            self._ended = ended
+            # A transport does not close while it has a paused producer.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        return ended
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message, separators=(",", ":")).encode("ascii")
@@ -128,6 +141,8 @@ class ControlLine(LineOnlyReceiver):
         for each in asked.values():
             each.errback(ConnectionLost())
         self._lost()
+        if self._ended is not None:
+            self._ended.callback(None)
 
     def pauseProducing(self) -> None:
         """The other end does not read."""

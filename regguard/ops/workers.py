@@ -156,7 +156,9 @@ class Worker(Service):
     def _stopped(self, _: Any) -> Any:
         if self._serving.was_cut:
             end_with(FAILED, self._reactor)
-        return super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]
+        # A push may have ended in this same turn.
+        return self.line.end()
 
 
 class Supervisor(Service):
@@ -376,11 +378,15 @@ class _Worker(ProcessProtocol):
     pid = 0
 
     def __init__(self, supervisor: Supervisor, place: _Place) -> None:
-        self.line = ControlLine(lambda name, value: supervisor.told(self, name, value))
+        self.line = ControlLine(
+            lambda name, value: supervisor.told(self, name, value), self._said_all
+        )
         self.began: float = supervisor._reactor.seconds()
         self.is_ready = False
         self.ended_well = False
         self._silent = 0
+        self._has_said_all = False
+        self._how: str | None = None
         self._place = place
 
     def connectionMade(self) -> None:
@@ -420,4 +426,14 @@ class _Worker(ProcessProtocol):
                 how = f"with status {end.exitCode}"
             else:
                 how = f"by signal {number} ({signal.strsignal(number)})"
-        self._place.ended(how)
+        self._how = how
+        self._look_whether_over()
+
+    def _said_all(self) -> None:
+        self._has_said_all = True
+        self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        # Its last words may be read after its end is known.
+        if self._has_said_all and self._how is not None:
+            self._place.ended(self._how)

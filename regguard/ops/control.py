@@ -52,6 +52,7 @@ class ControlLine(LineOnlyReceiver):
         self._ids = count()
         self._is_full = False
         self._is_gone = False
+        self._dropped = 0
         self._ended: Deferred[None] | None = None
 
     def answer(self, name: str, function: Callable[[], Any]) -> None:
@@ -75,6 +76,7 @@ class ControlLine(LineOnlyReceiver):
     def tell(self, name: str, value: Any = None) -> bool:
         """Tell the other end; False if it does not read, and this was dropped."""
         if self._is_full or self._is_gone:
+            self._dropped += 1
             return False
         self._send({"tell": name, "value": value})
         return True
@@ -151,6 +153,12 @@ class ControlLine(LineOnlyReceiver):
     def resumeProducing(self) -> None:
         """The other end has read what was there."""
         self._is_full = False
+        if self._dropped:
+            _LOG.warn(
+                "the other process did not read for a while: {dropped} messages to it were dropped",
+                dropped=self._dropped,
+            )
+            self._dropped = 0
 
     def stopProducing(self) -> None:
         """There is nobody any more; ``connectionLost`` says so, too."""

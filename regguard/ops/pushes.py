@@ -7,8 +7,8 @@ as JSON; one :class:`PushLedger` counts them.  No clock, no I/O.
 
 Members of an event: ``kind``, ``user``, ``repository``, ``bytes`` (octets of the request's body),
 ``began`` and ``at`` (when the request began and ended, in seconds of one clock that only goes
-forward); of a manifest also ``tags``, ``digest`` and ``media_type``.  Kinds: ``received`` (an upload began or went on),
-``uploaded`` and ``mounted`` (a blob is there), ``manifest``.
+forward); of a manifest also ``tags``, ``digest`` and ``media_type``.  Kinds: ``received`` (an
+upload began or went on), ``uploaded`` and ``mounted`` (a blob is there), ``manifest``.
 """
 
 from __future__ import annotations

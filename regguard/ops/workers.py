@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count as count_up
 from typing import Any
 
 from twisted.application.service import Service
@@ -184,6 +185,7 @@ class Supervisor(Service):
         self._environment = environment
         self._drain_timeout = drain_timeout
         self._hears: dict[str, Callable[[Any], object]] = {}
+        self._numbers = count_up(1)
         self._places = [_Place(self) for _ in range(count)]
         self._began = False
         self._ready: Deferred[None] = Deferred()
@@ -197,18 +199,27 @@ class Supervisor(Service):
         """Call the function with every value that a worker tells by this name."""
         self._hears[name] = function
 
-    def ask(self, name: str, seconds: float = ANSWER_WITHIN) -> Deferred[list[Any]]:
-        """Ask every worker that serves; the answers of those that answered in time."""
+    def ask(self, name: str, seconds: float = ANSWER_WITHIN) -> Deferred[dict[int, Any]]:
+        """Ask every worker that serves; the answers of those that answered in time, by their
+        ``numbers``."""
         return self._ask([each for each in self._workers() if each.is_ready], name, seconds)
 
     def _workers(self) -> list[_Worker]:
         return [place.worker for place in self._places if place.worker is not None]
 
-    def _ask(self, workers: list[_Worker], name: str, seconds: float) -> Deferred[list[Any]]:
+    def numbers(self) -> set[int]:
+        """The workers that there are; no two ever have the same number."""
+        return {worker.number for worker in self._workers()}
+
+    def _ask(self, workers: list[_Worker], name: str, seconds: float) -> Deferred[dict[int, Any]]:
         asked = [each.line.ask(name).addTimeout(seconds, self._reactor) for each in workers]
 
-        def gathered(outcomes: Any) -> list[Any]:
-            return [answer for is_answer, answer in outcomes if is_answer]
+        def gathered(outcomes: Any) -> dict[int, Any]:
+            return {
+                worker.number: answer
+                for worker, (is_answer, answer) in zip(workers, outcomes, strict=True)
+                if is_answer
+            }
 
         return DeferredList(asked, consumeErrors=True).addCallback(gathered)
 
@@ -225,7 +236,7 @@ class Supervisor(Service):
         """Fires when all serve for the first time; fails with WorkersFailed.  For one caller."""
         return self._ready
 
-    def reload(self) -> Deferred[list[Any]]:
+    def reload(self) -> Deferred[dict[int, Any]]:
         """Let every worker read everything anew; fires when they have.
 
         One that starts just now may have read what is old by now.
@@ -381,6 +392,7 @@ class _Worker(ProcessProtocol):
         self.line = ControlLine(
             lambda name, value: supervisor.told(self, name, value), self._said_all
         )
+        self.number = next(supervisor._numbers)
         self.began: float = supervisor._reactor.seconds()
         self.is_ready = False
         self.ended_well = False

@@ -242,7 +242,8 @@ def test_all_who_serve_are_asked(world: World) -> None:
     world.supervisor.ask("metrics").addCallback(answers.append)
     world.reactor.advance(5)
 
-    assert answers == [[{"n": 1}], [{"n": 2}], []]
+    assert answers == [{1: {"n": 1}}, {2: {"n": 2}}, {}]
+    assert world.supervisor.numbers() == {2, 3}
 
 
 def test_i16_a_reload_reaches_those_that_start_as_well(world: World) -> None:

@@ -106,7 +106,7 @@ def _ready(request: Any, complaints: list[str]) -> None:
         _answer(
             request,
             200,
-            "ready\na registry takes connections\nevery file is loaded\n",
+            "ready\na registry takes connections\nof every file a good version is in force\n",
         )
 
 

@@ -200,9 +200,9 @@ class Supervisor(Service):
         self._hears[name] = function
 
     def ask(self, name: str, seconds: float = ANSWER_WITHIN) -> Deferred[dict[int, Any]]:
-        """Ask every worker that serves; the answers of those that answered in time, by their
-        ``numbers``."""
-        return self._ask([each for each in self._workers() if each.is_ready], name, seconds)
+        """Ask every worker that serves and is not silent; the answers of those that answered in
+        time, by their ``numbers``."""
+        return self._ask([each for each in self._workers() if each.is_responsive], name, seconds)
 
     def _workers(self) -> list[_Worker]:
         return [place.worker for place in self._places if place.worker is not None]
@@ -404,6 +404,11 @@ class _Worker(ProcessProtocol):
     def connectionMade(self) -> None:
         """The process is there.  Its ``pid`` is not any more when it has ended."""
         self.pid = self.transport.pid
+
+    @property
+    def is_responsive(self) -> bool:
+        """Whether it serves, and has answered one of the last two pings."""
+        return self.is_ready and self._silent < 2
 
     def ping(self) -> None:
         """Ask whether it is there; kill it when it has not answered for long."""

@@ -246,6 +246,22 @@ def test_all_who_serve_are_asked(world: World) -> None:
     assert world.supervisor.numbers() == {2, 3}
 
 
+def test_who_has_not_answered_for_a_while_is_not_asked(world: World) -> None:
+    """Probes have a second or two: one hung worker must not take the others out of service."""
+    healthy, hung = world.serve().processes
+    for _ in range(2):
+        world.reactor.advance(5)
+        healthy.answers()
+    answers: list[Any] = []
+    world.supervisor.ask("ready").addCallback(answers.append)
+    healthy.answers([])
+    assert answers == [{1: []}]
+
+    hung.answers()  # it stood still, and goes on
+    world.supervisor.ask("ready").addCallback(answers.append)
+    assert hung.asked() == ["ready"]
+
+
 def test_i16_a_reload_reaches_those_that_start_as_well(world: World) -> None:
     """They may have read what has changed since, and opened a log that was moved."""
     first, second = world.processes

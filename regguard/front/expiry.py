@@ -80,7 +80,7 @@ class ExpiryWatch(Service):
     def startService(self) -> None:
         """Begin to look."""
         super().startService()  # type: ignore[no-untyped-call]
-        # Whose place is taken had up to one interval since its last look, and was missed for a while.
+        # The last look of whom it replaces was up to one interval before the end of that one.
         self._due(self._wall_clock() - 2 * LOOK)
         self._loop.start(LOOK, now=False).addErrback(
             lambda failure: self._log.failure("the watch over certificates stopped", failure)

@@ -103,11 +103,7 @@ def _ready(request: Any, complaints: list[str]) -> None:
     if complaints:
         _answer(request, 503, "".join(f"{line}\n" for line in ("not ready", *complaints)))
     else:
-        _answer(
-            request,
-            200,
-            "ready\na registry takes connections\nof every file a good version is in force\n",
-        )
+        _answer(request, 200, "ready\na registry takes connections\n")
 
 
 def _metrics(request: Any, snapshots: list[Snapshot]) -> None:

@@ -194,6 +194,11 @@ def test_unit_exposes_next_to_nothing(units: Path, drop_in: str | None, most: in
     assert "Overall exposure level for regguard.service" in shown
 
 
+def test_unit_leaves_what_metrics_of_the_process_are_made_of() -> None:
+    """prometheus-client tells nothing of a process that cannot read /proc/stat."""
+    assert unit("regguard.service")["Service"].get("ProcSubset", "all") == "all"
+
+
 def test_socket_leaves_room_for_who_waits() -> None:
     """As many as a burst brings while the daemon restarts."""
     assert unit("regguard.socket")["Socket"]["Backlog"] == "4096"

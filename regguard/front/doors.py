@@ -84,7 +84,10 @@ class Door:
         factory.noisy = False
         port = self._opened(maybeDeferred(self.endpoint.listen, factory))
         if not isinstance(port, tcp.Port):
-            raise DoorError(f"{self.said}: cannot be shared by workers")
+            raise DoorError(
+                f"{self.said}: cannot be shared by workers; listen on tcp:, tcp6:, unix: or "
+                "systemd:, or leave --workers out"
+            )
         bound_accepts(port, lambda: 0, clock)
         leave_to_others(port)
         return port

@@ -59,7 +59,8 @@ class Expiring:
 class ExpiryWatch(Service):
     """Warns in the log of what expires, once for each of the days ahead and once when it did.
 
-    What is due when it starts counts as told: the daemon's first lines say it.
+    What was due well before it starts counts as told: the daemon's first lines say it, or the
+    worker whose place is taken has.
     """
 
     _log = Logger(namespace="regguard.front")
@@ -79,7 +80,8 @@ class ExpiryWatch(Service):
     def startService(self) -> None:
         """Begin to look."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._due()
+        # The last look of whom it replaces was up to one interval before the end of that one.
+        self._due(self._wall_clock() - 2 * LOOK)
         self._loop.start(LOOK, now=False).addErrback(
             lambda failure: self._log.failure("the watch over certificates stopped", failure)
         )
@@ -90,9 +92,8 @@ class ExpiryWatch(Service):
         if self._loop.running:
             self._loop.stop()
 
-    def _due(self) -> list[Expiring]:
+    def _due(self, now: float) -> list[Expiring]:
         """What has come to a stage of which nobody was told."""
-        now = self._wall_clock()
         told, self._told = self._told, {}
         due = []
         for each in self._expiring():
@@ -104,5 +105,6 @@ class ExpiryWatch(Service):
         return due
 
     def _look(self) -> None:
-        for each in self._due():
-            self._log.warn("{warning}", warning=each.warning(self._wall_clock()))
+        now = self._wall_clock()
+        for each in self._due(now):
+            self._log.warn("{warning}", warning=each.warning(now))

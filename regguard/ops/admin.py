@@ -11,7 +11,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
@@ -85,11 +85,13 @@ class AdminPages(Resource):
         tell: Callable[[Any, Any], None],
     ) -> None:
         asked = ask()
-        # Who leaves ends the wait, and what is told then is told to nobody.
-        request.notifyFinish().addErrback(lambda gone: _left(gone, asked))
+        over = request.notifyFinish()
+        # Who leaves ends the wait.
+        over.addErrback(lambda gone: _left(gone, asked))
         asked.addTimeout(LONGEST_ANSWER, self._clock)
-        asked.addCallback(lambda answer: tell(request, answer))
-        asked.addErrback(_not_told, request)
+        # Where several were asked, what is given up is an answer, too: that of nobody.
+        asked.addCallback(lambda answer: None if over.called else tell(request, answer))
+        asked.addErrback(lambda failure: None if over.called else _not_told(failure, request))
 
 
 def _left(gone: Failure, asked: Deferred[Any]) -> None:
@@ -109,8 +111,6 @@ def _metrics(request: Any, snapshots: list[Snapshot]) -> None:
 
 
 def _not_told(failure: Failure, request: Any) -> None:
-    if failure.check(CancelledError):
-        return  # by who left
     _LOG.failure("no answer for {path}", failure, path=request.path)
     _answer(request, 503, f"no answer ({type(failure.value).__name__}); the log says more\n")
 

@@ -52,6 +52,8 @@ class ControlLine(LineOnlyReceiver):
         self._ids = count()
         self._is_full = False
         self._is_gone = False
+        self._dropped = 0
+        self._ended: Deferred[None] | None = None
 
     def answer(self, name: str, function: Callable[[], Any]) -> None:
         """Answer ``name`` by what the function returns, now or later; it is JSON's."""
@@ -74,9 +76,22 @@ class ControlLine(LineOnlyReceiver):
     def tell(self, name: str, value: Any = None) -> bool:
         """Tell the other end; False if it does not read, and this was dropped."""
         if self._is_full or self._is_gone:
+            self._dropped += 1
             return False
         self._send({"tell": name, "value": value})
         return True
+
+    def end(self) -> Deferred[None]:
+        """Close when everything that was said has left; fires when there is no other end."""
+        ended: Deferred[None] = Deferred()
+        if self._is_gone or self.transport is None:
+            ended.callback(None)
+        else:
+            self._ended = ended
+            # A transport does not close while it has a paused producer.
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        return ended
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message, separators=(",", ":")).encode("ascii")
@@ -128,6 +143,8 @@ class ControlLine(LineOnlyReceiver):
         for each in asked.values():
             each.errback(ConnectionLost())
         self._lost()
+        if self._ended is not None:
+            self._ended.callback(None)
 
     def pauseProducing(self) -> None:
         """The other end does not read."""
@@ -136,6 +153,12 @@ class ControlLine(LineOnlyReceiver):
     def resumeProducing(self) -> None:
         """The other end has read what was there."""
         self._is_full = False
+        if self._dropped:
+            _LOG.warn(
+                "the other process did not read for a while: {dropped} messages to it were dropped",
+                dropped=self._dropped,
+            )
+            self._dropped = 0
 
     def stopProducing(self) -> None:
         """There is nobody any more; ``connectionLost`` says so, too."""

@@ -106,5 +106,5 @@ def _octets(value: bytes) -> str:
 
 
 def _seconds(value: float) -> str:
-    # The wall clock may have been set back.
-    return f"{value:.6f}" if value > 0 else "0"
+    # Never as 1e-09.
+    return f"{value:.6f}"

@@ -2,7 +2,8 @@
 
 Counting happens in plain dicts and integers, because it happens for each request: a process has
 one thread that counts, so there is nothing to lock.  A ``Snapshot`` is what one process has
-counted, in words that JSON knows; ``add_up`` makes one of several.
+counted, in words that JSON knows; ``add_up`` makes one of several, and ``Gathered`` remembers what
+those have counted that are gone.
 """
 
 from __future__ import annotations
@@ -241,4 +242,40 @@ def add_up(snapshots: Iterable[Snapshot]) -> Snapshot:
     return {
         name: [[list(labels), value] for labels, value in values.items()]
         for name, values in merged.items()
+    }
+
+
+class Gathered:
+    """What several processes have counted, of which some end and others are too busy to answer.
+
+    Their counters stay: Prometheus takes one that falls for one that began anew, and would count
+    once more what all the others have done.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[int, Snapshot] = {}
+        self._gone: Snapshot = {}
+
+    def all(self, answers: Mapping[int, Snapshot], alive: Collection[int]) -> list[Snapshot]:
+        """Snapshots to add up: of who answers, and the counters of everybody else.
+
+        ``answers`` and ``alive`` know a process by a number that no other one ever has.
+        """
+        self._latest.update((number, _counters(snapshot)) for number, snapshot in answers.items())
+        for number in self._latest.keys() - set(alive):
+            sum_of_both = add_up((self._gone, self._latest.pop(number)))
+            # Who comes after a new configuration has other rules.
+            self._gone = {name: samples[:MOST_RULES] for name, samples in sum_of_both.items()}
+        silent = (counters for number, counters in self._latest.items() if number not in answers)
+        # Who has ended since its answer is among the gone.
+        present = (answers[number] for number in answers if number in self._latest)
+        return [self._gone, *silent, *present]
+
+
+def _counters(snapshot: Snapshot) -> Snapshot:
+    """Without what says how things are just now."""
+    return {
+        metric.name: snapshot[metric.name]
+        for metric in METRICS
+        if metric.kind != "gauge" and metric.name in snapshot
     }

@@ -6,9 +6,9 @@ configuration), mounts, and at last a manifest.  They belong together by user an
 as JSON; one :class:`PushLedger` counts them.  No clock, no I/O.
 
 Members of an event: ``kind``, ``user``, ``repository``, ``bytes`` (octets of the request's body),
-``began`` and ``at`` (seconds of one clock when the request began and ended); of a manifest
-also ``tags``, ``digest`` and ``media_type``.  Kinds: ``received`` (an upload began or went on),
-``uploaded`` and ``mounted`` (a blob is there), ``manifest``.
+``began`` and ``at`` (when the request began and ended, in seconds of one clock that only goes
+forward); of a manifest also ``tags``, ``digest`` and ``media_type``.  Kinds: ``received`` (an
+upload began or went on), ``uploaded`` and ``mounted`` (a blob is there), ``manifest``.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class PushLedger:
                 "blobs_uploaded": push.uploaded,
                 "blobs_mounted": push.mounted,
                 "bytes": push.bytes,
-                "seconds": round(max(0.0, at - min(push.began, event["began"])), 3),
+                "seconds": round(at - min(push.began, event["began"]), 3),
             }
         push.seen = at
         push.began = min(push.began, event["began"])

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import count as count_up
 from typing import Any
 
 from twisted.application.service import Service
@@ -156,7 +157,9 @@ class Worker(Service):
     def _stopped(self, _: Any) -> Any:
         if self._serving.was_cut:
             end_with(FAILED, self._reactor)
-        return super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]
+        # A push may have ended in this same turn.
+        return self.line.end()
 
 
 class Supervisor(Service):
@@ -182,6 +185,7 @@ class Supervisor(Service):
         self._environment = environment
         self._drain_timeout = drain_timeout
         self._hears: dict[str, Callable[[Any], object]] = {}
+        self._numbers = count_up(1)
         self._places = [_Place(self) for _ in range(count)]
         self._began = False
         self._ready: Deferred[None] = Deferred()
@@ -195,18 +199,27 @@ class Supervisor(Service):
         """Call the function with every value that a worker tells by this name."""
         self._hears[name] = function
 
-    def ask(self, name: str, seconds: float = ANSWER_WITHIN) -> Deferred[list[Any]]:
-        """Ask every worker that serves; the answers of those that answered in time."""
-        return self._ask([each for each in self._workers() if each.is_ready], name, seconds)
+    def ask(self, name: str, seconds: float = ANSWER_WITHIN) -> Deferred[dict[int, Any]]:
+        """Ask every worker that serves and is not silent; the answers of those that answered in
+        time, by their ``numbers``."""
+        return self._ask([each for each in self._workers() if each.is_responsive], name, seconds)
 
     def _workers(self) -> list[_Worker]:
         return [place.worker for place in self._places if place.worker is not None]
 
-    def _ask(self, workers: list[_Worker], name: str, seconds: float) -> Deferred[list[Any]]:
+    def numbers(self) -> set[int]:
+        """The workers that there are; no two ever have the same number."""
+        return {worker.number for worker in self._workers()}
+
+    def _ask(self, workers: list[_Worker], name: str, seconds: float) -> Deferred[dict[int, Any]]:
         asked = [each.line.ask(name).addTimeout(seconds, self._reactor) for each in workers]
 
-        def gathered(outcomes: Any) -> list[Any]:
-            return [answer for is_answer, answer in outcomes if is_answer]
+        def gathered(outcomes: Any) -> dict[int, Any]:
+            return {
+                worker.number: answer
+                for worker, (is_answer, answer) in zip(workers, outcomes, strict=True)
+                if is_answer
+            }
 
         return DeferredList(asked, consumeErrors=True).addCallback(gathered)
 
@@ -223,7 +236,7 @@ class Supervisor(Service):
         """Fires when all serve for the first time; fails with WorkersFailed.  For one caller."""
         return self._ready
 
-    def reload(self) -> Deferred[list[Any]]:
+    def reload(self) -> Deferred[dict[int, Any]]:
         """Let every worker read everything anew; fires when they have.
 
         One that starts just now may have read what is old by now.
@@ -376,16 +389,26 @@ class _Worker(ProcessProtocol):
     pid = 0
 
     def __init__(self, supervisor: Supervisor, place: _Place) -> None:
-        self.line = ControlLine(lambda name, value: supervisor.told(self, name, value))
+        self.line = ControlLine(
+            lambda name, value: supervisor.told(self, name, value), self._said_all
+        )
+        self.number = next(supervisor._numbers)
         self.began: float = supervisor._reactor.seconds()
         self.is_ready = False
         self.ended_well = False
         self._silent = 0
+        self._has_said_all = False
+        self._how: str | None = None
         self._place = place
 
     def connectionMade(self) -> None:
         """The process is there.  Its ``pid`` is not any more when it has ended."""
         self.pid = self.transport.pid
+
+    @property
+    def is_responsive(self) -> bool:
+        """Whether it serves, and has answered one of the last two pings."""
+        return self.is_ready and self._silent < 2
 
     def ping(self) -> None:
         """Ask whether it is there; kill it when it has not answered for long."""
@@ -420,4 +443,14 @@ class _Worker(ProcessProtocol):
                 how = f"with status {end.exitCode}"
             else:
                 how = f"by signal {number} ({signal.strsignal(number)})"
-        self._place.ended(how)
+        self._how = how
+        self._look_whether_over()
+
+    def _said_all(self) -> None:
+        self._has_said_all = True
+        self._look_whether_over()
+
+    def _look_whether_over(self) -> None:
+        # Its last words may be read after its end is known.
+        if self._has_said_all and self._how is not None:
+            self._place.ended(self._how)

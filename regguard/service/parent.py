@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from regguard.front.doors import Door, DoorError, address_of
 from regguard.ops import AccessLog, LogFile
+from regguard.ops.metrics import Gathered, Snapshot
 from regguard.ops.workers import Supervisor
 from regguard.parts import Parts
 from regguard.service.pushes import GatheredPushes
@@ -34,6 +35,7 @@ class Parent:
         self._reactor = reactor
         self._ports: list[tcp.Port] = []
         self._admin_port: IListeningPort | None = None
+        self._gathered = Gathered()
         self._draining = False
 
     def startService(self) -> None:
@@ -66,7 +68,7 @@ class Parent:
             self._admin_port = listen_for_admin(
                 settings.admin,
                 self._reactor,
-                lambda: self.supervisor.ask("metrics"),
+                self._metrics,
                 self._complaints,
             )
         _LOG.info(
@@ -76,16 +78,20 @@ class Parent:
         )
         self.supervisor.startService()
 
+    def _metrics(self) -> Deferred[list[Snapshot]]:
+        """What every worker has counted."""
+        return self.supervisor.ask("metrics").addCallback(
+            lambda answers: self._gathered.all(answers, self.supervisor.numbers())
+        )
+
     def _complaints(self) -> Deferred[list[str]]:
         """Why no request should come here: what every worker says that answers."""
         if self._draining:
             return succeed(["draining: what is under way may finish, and nothing new begins"])
 
-        def gathered(answers: list[list[str]]) -> list[str]:
-            if not answers:
-                return ["no worker answers"]
+        def gathered(answers: dict[int, list[str]]) -> list[str]:
             # One that is ready is enough: who comes is served.
-            return min(answers, key=len)
+            return min(answers.values(), key=len, default=["no worker answers"])
 
         return self.supervisor.ask("ready").addCallback(gathered)
 

@@ -105,5 +105,5 @@ def test_who_waits_at_a_door_that_others_hold_is_not_turned_away(reactor: Any) -
 
 def test_a_door_that_cannot_be_shared_is_told(reactor: Any) -> None:
     """One whose port is none of the kernel's."""
-    with pytest.raises(DoorError, match=r"--listen tcp:1: cannot be shared by workers"):
+    with pytest.raises(DoorError, match=r"--listen tcp:1: cannot be shared by workers; listen on"):
         Door.found("tcp:1", reactor).hold(reactor)

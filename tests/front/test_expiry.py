@@ -81,6 +81,15 @@ def test_what_is_due_at_the_start_was_said_already() -> None:
     watched.watch.stopService()
 
 
+def test_what_came_due_just_before_the_start_is_told() -> None:
+    """A worker that takes another one's place does not know what that one had no time to tell."""
+    watched = Watched(Expiring("a.crt", "the certificate", EPOCH + 7 * DAY - LOOK, ""))
+
+    assert len(watched.pass_days(1 / 24)) == 1
+    assert watched.pass_days(5.5) == []
+    watched.watch.stopService()
+
+
 def test_something_short_lived_has_days_of_its_own() -> None:
     """A revocation list that lives for a week is not warned of for all of it."""
     thing = Expiring("ca.crt", "the revocation list of CN=x", EPOCH + 6 * DAY, "", ahead=(1,))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.logger import capturedLogs, formatEvent
@@ -191,6 +192,22 @@ def test_who_leaves_ends_the_wait() -> None:
         port.connections[-1].connectionLost(Failure(ConnectionDone()))
 
     assert asked.called
+    assert logs == []
+
+
+@pytest.mark.parametrize("target", ["/readyz", "/metrics"])
+def test_who_leaves_is_answered_nothing_when_those_asked_are_several(target: str) -> None:
+    """Several that are given up make a whole answer of none, and nobody is there for it."""
+
+    def ask() -> Deferred[Any]:
+        return DeferredList([Deferred(), Deferred()], consumeErrors=True).addCallback(lambda _: [])
+
+    port = Port(ask, ask)
+    with capturedLogs() as logs:
+        assert port.ask("GET", target) == b""
+        port.connections[-1].connectionLost(Failure(ConnectionDone()))
+        gc.collect()
+
     assert logs == []
 
 

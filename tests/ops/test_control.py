@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
@@ -131,12 +131,19 @@ def test_nothing_is_told_to_who_does_not_read(pair: Pair) -> None:
     assert verifyObject(IPushProducer, pair.child)
     assert pair.child.transport.producer is pair.child
     pair.child.pauseProducing()
-    assert not pair.child.tell("pushed")
-    pair.child.resumeProducing()
-    assert pair.child.tell("pushed", 2)
+    for _ in range(3):
+        assert not pair.child.tell("pushed")
+    with capturedLogs() as logs:
+        pair.child.resumeProducing()
+        assert pair.child.tell("pushed", 2)
+        pair.child.pauseProducing()
+        pair.child.resumeProducing()
     pair.flow()
 
     assert pair.told == [("pushed", 2)]
+    assert [formatEvent(event) for event in logs] == [
+        "the other process did not read for a while: 3 messages to it were dropped"
+    ]
 
 
 def test_the_words_are_those_of_the_contract(pair: Pair) -> None:

@@ -20,6 +20,7 @@ from regguard.ops.metrics import (
     LATENCY_BOUNDS,
     METRICS,
     MOST_RULES,
+    Gathered,
     Snapshot,
     Tally,
     add_up,
@@ -245,3 +246,42 @@ def test_readme_has_every_metric_with_its_labels() -> None:
     assert {name: tuple(re.findall(r"\w+", labels)) for name, labels in rows} == {
         metric.name: metric.labels for metric in METRICS if not metric.name.startswith("process_")
     }
+
+
+def test_no_counter_falls_when_a_worker_is_gone_or_silent() -> None:
+    """Prometheus would take it for a new begin, and count once more what the others have done."""
+    gathered = Gathered()
+
+    def total(answers: dict[int, int], alive: set[int]) -> tuple[float, float, float]:
+        snapshots = {
+            number: {
+                **counted(*[Request(upstream_seconds=0.5)] * requests),
+                "regguard_workers": alone(1),
+            }
+            for number, requests in answers.items()
+        }
+        found = shown(add_up(gathered.all(snapshots, alive)))
+        return (
+            found["regguard_requests_total{action=pull},{status=200}"],
+            found["regguard_upstream_latency_seconds_count{action=pull}"],
+            found.get("regguard_workers", 0),
+        )
+
+    assert total({1: 5, 2: 7}, {1, 2}) == (12, 12, 2)
+    assert total({1: 6}, {1, 2}) == (13, 13, 1)  # 2 is busy
+    assert total({1: 6, 2: 9}, {1, 2}) == (15, 15, 2)
+    assert total({1: 6}, {1, 3}) == (15, 15, 1)  # 2 was killed, and 3 begins
+    assert total({1: 6, 3: 1}, {1, 3}) == (16, 16, 2)
+    assert total({}, set()) == (16, 16, 0)
+
+
+def test_what_the_gone_have_counted_is_bounded() -> None:
+    """Each of them may have known other rules."""
+    gathered = Gathered()
+    for number in range(3):
+        rules = {f"{number}: {rule}": 1 for rule in range(MOST_RULES)}
+        gathered.all({number: {"regguard_denials_total": by_label(rules)}}, {number})
+    (gone, *_) = gathered.all({}, set())
+
+    assert len(gone["regguard_denials_total"]) == MOST_RULES
+    assert gone["regguard_denials_total"][0] == [["0: 0"], 1]

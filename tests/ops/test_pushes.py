@@ -260,16 +260,6 @@ def test_there_is_a_limit_to_pushes_at_once() -> None:
     assert [count(name) for name in ("r0", "r1", "r2", "one more")] == [2, 0, 1, 1]
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
-    """Zero is what there is to say."""
-    ledger = PushLedger()
-    ledger.note(event("uploaded", 1000.0))
-    record = ledger.note(event("manifest", 10.0, began=12.0))
-
-    assert record is not None
-    assert record["seconds"] == 0
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

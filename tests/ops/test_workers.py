@@ -59,10 +59,16 @@ class Process:
             raise ProcessExitedAlready
         self.signals.append(name)
 
-    def ends(self, status: int = 0, by: int | None = None) -> None:
+    def ends(self, status: int = 0, by: int | None = None, last_words: Any = None) -> None:
+        """The end of a process is often heard of before its last words are read."""
         self.is_gone = True
         self.pid = None  # as Twisted's
+        self._ended(status, by)
+        if last_words is not None:
+            self.says(**last_words)
         self.worker.line.connectionLost()
+
+    def _ended(self, status: int, by: int | None) -> None:
         well = status == 0 and by is None
         reason = ProcessDone(0) if well else ProcessTerminated(status, by)
         self.worker.processEnded(Failure(reason))
@@ -90,6 +96,13 @@ class Reactor(Clock):
         self.processes.append(Process(self, worker, self.transport))
         worker.makeConnection(self.processes[-1])
         return self.processes[-1]
+
+
+def result_of(deferred: Deferred[Any]) -> Any:
+    """What it has fired with."""
+    found: list[Any] = []
+    deferred.addBoth(found.append)
+    return found[0]
 
 
 class World:
@@ -229,7 +242,24 @@ def test_all_who_serve_are_asked(world: World) -> None:
     world.supervisor.ask("metrics").addCallback(answers.append)
     world.reactor.advance(5)
 
-    assert answers == [[{"n": 1}], [{"n": 2}], []]
+    assert answers == [{1: {"n": 1}}, {2: {"n": 2}}, {}]
+    assert world.supervisor.numbers() == {2, 3}
+
+
+def test_who_has_not_answered_for_a_while_is_not_asked(world: World) -> None:
+    """Probes have a second or two: one hung worker must not take the others out of service."""
+    healthy, hung = world.serve().processes
+    for _ in range(2):
+        world.reactor.advance(5)
+        healthy.answers()
+    answers: list[Any] = []
+    world.supervisor.ask("ready").addCallback(answers.append)
+    healthy.answers([])
+    assert answers == [{1: []}]
+
+    hung.answers()  # it stood still, and goes on
+    world.supervisor.ask("ready").addCallback(answers.append)
+    assert hung.asked() == ["ready"]
 
 
 def test_i16_a_reload_reaches_those_that_start_as_well(world: World) -> None:
@@ -285,6 +315,18 @@ def test_i14_all_are_told_to_drain_and_waited_for(world: World) -> None:
     world.reactor.advance(100)
     assert len(world.processes) == 2
     assert world.reactor.getDelayedCalls() == []
+
+
+def test_i14_what_a_worker_says_at_its_end_is_heard(world: World) -> None:
+    """The record of the last push would be lost: nobody is waited for after that."""
+    heard: list[Any] = []
+    world.supervisor.hear("push", heard.append)
+    first, second = world.serve().processes
+    ended = world.supervisor.stopService().addCallback(lambda _: list(heard))
+    first.ends()
+    second.ends(last_words={"tell": "push", "value": 1})
+
+    assert result_of(ended) == [1]
 
 
 def test_a_worker_that_waits_to_be_started_is_not(world: World) -> None:
@@ -395,3 +437,29 @@ def test_a_worker_ends_with_its_parent(worker: tuple[Worker, Served, list[str]])
     life.line.connectionLost()
 
     assert stopped == ["stop"]
+
+
+def test_i14_a_worker_ends_when_its_parent_has_what_it_was_told(
+    worker: tuple[Worker, Served, list[str]],
+) -> None:
+    """The last push may have ended in the same turn as the process."""
+    life, _, _ = worker
+    life.line.tell("push", 1)
+    over: list[Any] = []
+    life.stopService().addCallback(over.append)
+    assert life.line.transport.disconnecting
+    assert life.line.transport.producer is None
+    assert over == []
+    life.line.connectionLost()
+
+    assert over == [None]
+
+
+def test_a_worker_whose_parent_is_gone_ends_at_once(
+    worker: tuple[Worker, Served, list[str]],
+) -> None:
+    """There is nobody to tell."""
+    life, _, _ = worker
+    life.line.connectionLost()
+
+    assert result_of(life.stopService()) is None

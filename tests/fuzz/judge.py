@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from regguard.access import Access, Denial, Grant
+from regguard.guard.missing import elsewhere
 from tests.canary import CANARY, spellings
 from tests.fuzz.reading import Answer, Head, Reading, Unreadable, read_answer, read_request
 from tests.fuzz.world import SECRET, Ended, Received, Record
@@ -34,7 +35,6 @@ _OURS = (
     b"x-forwarded-user",
 )
 _is_upload = re.compile(rb"/v2/[^?]+/blobs/uploads/[^/?]*(?:\?|\Z)").match
-_stand_in = re.compile(rb"/v2/[0-9a-f]{32}(/.*)").fullmatch
 _FRAMING = (b"content-length", b"transfer-encoding")
 # Groups B and C of the cases: what a client may send and the registry must never see.
 _ENDS_HERE = frozenset(
@@ -202,7 +202,7 @@ def _compare_upstream(record: Record, readings: list[Reading], serials: list[int
         if received.is_inquiry:
             _check_inquiry(received, record)
             continue
-        _name_what_is_hidden(received, hidden)
+        _name_what_is_hidden(received, hidden, record.key)
         if before is not None and not _is_again(received, before):
             at, granted = at + 1, granted + 1
         while granted < len(grants) and not _is_granted(received, grants[granted]):
@@ -227,13 +227,10 @@ def _compare_upstream(record: Record, readings: list[Reading], serials: list[int
     return relayed
 
 
-def _name_what_is_hidden(received: Received, hidden: list[Access]) -> None:
+def _name_what_is_hidden(received: Received, hidden: list[Access], key: bytes) -> None:
     """A request for a hidden repository arrives with the name of none in its place."""
-    found = _stand_in(received.head.target)
-    if found is None:
-        return
     for access in hidden:
-        if access.target == b"/v2/" + access.repository.encode() + found[1]:
+        if received.head.target == elsewhere(access, key)[1]:
             received.head = replace(received.head, target=access.target)
             received.stands_in = True
             return

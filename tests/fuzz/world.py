@@ -216,6 +216,8 @@ class Record:
     registry: Registry
     ended: list[Ended]
     verdicts: list[tuple[str, Access, Grant | Denial]]
+    #: What the names come from that stand in for hidden repositories'.
+    key: bytes
     answer: bytes = b""
     fin: bool = False
     rst: bool = False
@@ -261,7 +263,9 @@ class World:
         registry.connections.clear()
         registry.capacity = plan.registry_room
         registry.failure = ConnectionRefusedError() if plan.refuses else None
-        record = Record(plan, Registry(plan), self._log, self.policy.verdicts)
+        record = Record(
+            plan, Registry(plan), self._log, self.policy.verdicts, self._guarded.guard._key
+        )
         try:
             self._run(plan, record)
         except Unreadable as error:

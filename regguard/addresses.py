@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 INTRODUCED = "haproxy"
@@ -61,6 +62,7 @@ def host_of(peer: object) -> str:
     return host
 
 
+@lru_cache(1024)  # asked for each connection
 def network_of(client: str) -> str:
     """The network that a client's address counts for: its IPv4 /24 or IPv6 /64.
 

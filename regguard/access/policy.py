@@ -130,7 +130,8 @@ class Unchanged:
     deletes: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: to set three fields around that costs as much as to decide.
+@dataclass(slots=True)
 class Grant:
     """Leave to send this target, and no other, to the registry; ``rule`` gives it.
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
 
@@ -141,6 +142,12 @@ _is_page_size = re.compile(rb"[0-9]{1,4}").fullmatch
 _is_page_start = re.compile(rb"[a-z0-9._/-]{0,255}").fullmatch
 
 
+# A cluster pulls the same images from all its machines: few targets, many times each.  Long ones
+# are uploads', which nobody asks for twice.  A megabyte and a half at most.
+_REMEMBERED = 1024
+_SHORT = 256
+
+
 def is_repository(name: str) -> bool:
     """Whether a repository can have this name."""
     return len(name) <= _NAME_LIMIT and name.isascii() and bool(_is_name(name.encode()))
@@ -155,6 +162,10 @@ def parse_access(method: bytes, target: bytes) -> Access:
         endpoint (``/`` among them: the guard answers that itself); 405 for a method that this
         endpoint does not have.
     """
+    return _remembered(method, target) if len(target) <= _SHORT else _parse(method, target)
+
+
+def _parse(method: bytes, target: bytes) -> Access:
     if method not in _METHODS:
         raise _unknown_method(target)
     path, has_query, query = target.partition(b"?")
@@ -176,6 +187,9 @@ def parse_access(method: bytes, target: bytes) -> Access:
     return Access(
         action, repository, reference, target, endpoint.is_upload, None, None, tags, endpoint.word
     )
+
+
+_remembered = lru_cache(_REMEMBERED)(_parse)
 
 
 def _locate(path: bytes) -> tuple[_Endpoint, bytes, str, str]:

@@ -117,7 +117,9 @@ class GuardResource:
         except Undecided as undecided:
             self._hold_back(request, answers.busy(undecided.retry_after))
             return NOT_DONE_YET
-        if isinstance(who, Deferred):
+        if isinstance(who, User):  # most often; Deferred is abstract, and slow to ask for
+            self._authenticated(who, request, access)
+        else:
             waiting: Deferred[User] = who
             # Whoever leaves gives up the place in the queue for verification.
             request.when_gone = lambda _: waiting.cancel()
@@ -125,8 +127,6 @@ class GuardResource:
                 self._authenticated, self._not_authenticated, (request, access), {}, (request,)
             )
             waiting.addErrback(self._fault, request)
-        else:
-            self._authenticated(who, request, access)
         return NOT_DONE_YET
 
     def _authenticated(self, user: User, request: Any, access: Access) -> None:

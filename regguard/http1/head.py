@@ -17,6 +17,7 @@ and a guard must not stands in this file:
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import httptools
 
@@ -46,6 +47,8 @@ _HOST = re.compile(
     rb"(?:[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]{2,45}\])"
     rb"(?::([0-9]{1,5}))?"
 )
+
+_LONGEST_HOST = 255 + len(":65535")
 
 _REASON = re.compile(rb"[\t -~\x80-\xff]*")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -180,6 +183,11 @@ def parse_request_head(data: bytes) -> RequestHead:
 
 def is_host(value: bytes) -> bool:
     """Whether a value is a host, and maybe a port, as a ``Host`` field has them."""
+    return len(value) <= _LONGEST_HOST and _is_host(value)
+
+
+@lru_cache(256)  # clients call a registry by few names
+def _is_host(value: bytes) -> bool:
     match = _HOST.fullmatch(value)
     return match is not None and (match[1] is None or int(match[1]) <= 65535)
 
@@ -242,13 +250,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 
     Raises MalformedResponse.
     """
-    version = data[:9]
-    if (
-        version not in (b"HTTP/1.1 ", b"HTTP/1.0 ")
-        or not data[9:12].isdigit()
-        or data[12:13] not in (b" ", b"\r")
-    ):
-        raise MalformedResponse("malformed status line")
+    status, reason, old = _status_of(data[: data.index(b"\r\n")])
     collected = _Fields()
     try:
         httptools.HttpResponseParser(collected).feed_data(data)
@@ -256,22 +258,17 @@ def parse_response_head(data: bytes) -> ResponseHead:
         pass
     except httptools.HttpParserError as error:
         raise MalformedResponse(_phrase(error)) from None
-    status = int(data[9:12])
-    if not 100 <= status <= 599:
-        raise MalformedResponse("status out of range")
     if len(collected.fields) > MAX_FIELDS:
         raise MalformedResponse("too many header fields")
-
-    reason = data[13 : data.index(b"\r\n", 12)]
-    if _REASON.fullmatch(reason) is None:
-        raise MalformedResponse("malformed status line")
-    old = version == b"HTTP/1.0 "
     head = ResponseHead(status, reason, close=old)
+    add = head.fields.append
     encoding = length = None
     for name, value in collected.fields:
         key = name.lower()
         value = value.rstrip(b" \t")
-        head.fields.append((name, key, value))
+        add((name, key, value))
+        if key not in _FRAMING:
+            continue
         if key == b"content-length":
             if length is not None:
                 raise MalformedResponse("more than one content-length field")
@@ -280,7 +277,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
             if encoding is not None:
                 raise MalformedResponse("more than one transfer-encoding field")
             encoding = value
-        elif key == b"connection":
+        else:
             head.connection_options |= _connection_options(value)
     if head.connection_options:
         options = head.connection_options
@@ -296,6 +293,26 @@ def parse_response_head(data: bytes) -> ResponseHead:
             raise MalformedResponse("unknown transfer-encoding")
         head.chunked = True
     return head
+
+
+_FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
+
+
+@lru_cache(256)  # a registry has few
+def _status_of(line: bytes) -> tuple[int, bytes, bool]:
+    """Status, reason, and whether it is HTTP/1.0's, of a status line; raises MalformedResponse."""
+    version = line[:9]
+    if (
+        version not in (b"HTTP/1.1 ", b"HTTP/1.0 ")
+        or not line[9:12].isdigit()
+        or line[12:13] not in (b" ", b"")
+        or _REASON.fullmatch(line, 13) is None
+    ):
+        raise MalformedResponse("malformed status line")
+    status = int(line[9:12])
+    if not 100 <= status <= 599:
+        raise MalformedResponse("status out of range")
+    return status, line[13:], version == b"HTTP/1.0 "
 
 
 def check_partial_request(data: bytes, start: int = 0) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from regguard.ops.texts import MAX_TEXT, cut, without_secrets
@@ -57,10 +57,7 @@ class ApacheFormat:
             first = b"%s %s HTTP/1.%d" % (head.method, _text(head.target), head.minor_version)
         name = b"-"
         if request.user_name is not None:
-            octets = request.user_name.encode("utf-8", "backslashreplace")
-            name = _ESCAPED_NAME.sub(_escape, octets[:MAX_TEXT])
-            if len(name) > MAX_TEXT:
-                name = cut(octets, partial(_ESCAPED_NAME.sub, _escape), MAX_TEXT)
+            name = _name(request.user_name)
         incident = request.incident
         line = b'%s %s %s [%s] "%s" %d %s' % (
             request.client.encode("ascii", "replace") or b"-",
@@ -87,14 +84,32 @@ class ApacheFormat:
         return line
 
 
+@lru_cache(1024)  # of users who were verified
+def _name(user_name: str) -> bytes:
+    octets = user_name.encode("utf-8", "backslashreplace")
+    name = _ESCAPED_NAME.sub(_escape, octets[:MAX_TEXT])
+    if len(name) > MAX_TEXT:
+        name = cut(octets, partial(_ESCAPED_NAME.sub, _escape), MAX_TEXT)
+    return name
+
+
 def _text(value: bytes) -> bytes:
     """A client's text inside quotes: one bounded line without secrets, as Apache escapes it."""
+    return _remembered(value) if len(value) <= _SHORT else _escaped(value)
+
+
+def _escaped(value: bytes) -> bytes:
     if b"?" in value or b"@" in value:
         value = without_secrets(value)
     escaped = _ESCAPED.sub(_escape, value[:MAX_TEXT])
     if len(escaped) > MAX_TEXT:
         return cut(value, partial(_ESCAPED.sub, _escape), MAX_TEXT)
     return escaped
+
+
+# The same few programs ask for the same few images; what is longer is an upload's.
+_SHORT = 256
+_remembered = lru_cache(1024)(_escaped)
 
 
 def _escape(match: re.Match[bytes]) -> bytes:

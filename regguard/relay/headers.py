@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from regguard.http1 import RequestHead, ResponseHead, field, request_head, text
@@ -65,6 +66,15 @@ _DROPPED_FROM_RESPONSE = HOP_BY_HOP | {
     b"alt-svc",
 }
 
+_MOST_THAT_GOES_ON = frozenset(
+    (b"accept", b"accept-encoding", b"user-agent", b"content-type", b"range", b"content-range")
+)
+"""What clients send most, and ``_goes_on`` would be asked for in vain."""
+
+_LEADS = frozenset((b"location", b"link"))
+
+_LOOKED_AT = _DROPPED_FROM_RESPONSE | _LEADS
+
 API_VERSION = b"Docker-Distribution-Api-Version: registry/2.0"
 
 
@@ -104,7 +114,9 @@ def upstream_request(
     lines = [b"Host: " + authority]
     options = head.connection_options
     for name, key, value in head.fields:
-        if key in _DROPPED_FROM_REQUEST or key in options or not _goes_on(key):
+        if key in _DROPPED_FROM_REQUEST or key in options:
+            continue
+        if key not in _MOST_THAT_GOES_ON and not _goes_on(key):
             continue
         if is_upload and key == b"content-type":
             continue
@@ -117,15 +129,25 @@ def upstream_request(
         lines.append(b"Transfer-Encoding: chunked")
     elif head.content_length is not None:
         lines.append(b"Content-Length: %d" % head.content_length)
-    address = field(b"X-Real-IP", client.encode("ascii", "replace"))
-    lines.append(address)
-    lines.append(b"X-Forwarded-For" + address[9:])
-    lines.append(b"X-Forwarded-Proto: " + scheme)
-    lines.append(b"X-Forwarded-Host: " + authority)
-    lines.append(b"X-Forwarded-User: " + text(user_name))
+    lines.append(_introduction(client, scheme, authority, user_name))
     if credential is not None:
         lines.append(b"Authorization: " + credential)
     return request_head(head.method, target, lines)
+
+
+@lru_cache(1024)  # who is busy asks again and again
+def _introduction(client: str, scheme: bytes, authority: bytes, user_name: str) -> bytes:
+    """The lines that say who asks, from where and for which host."""
+    address = field(b"X-Real-IP", client.encode("ascii", "replace"))
+    return b"\r\n".join(
+        (
+            address,
+            b"X-Forwarded-For" + address[9:],
+            b"X-Forwarded-Proto: " + scheme,
+            b"X-Forwarded-Host: " + authority,
+            b"X-Forwarded-User: " + text(user_name),
+        )
+    )
 
 
 def told_origin(
@@ -175,9 +197,9 @@ def client_fields(
     lines = [API_VERSION]
     options = head.connection_options
     for name, key, value in head.fields:
-        if key in _DROPPED_FROM_RESPONSE or key in options:
-            continue
-        if key == b"location" or key == b"link":
+        if key in _LOOKED_AT or key in options:
+            if key not in _LEADS or key in options:
+                continue
             value = lead(head, key, value)
         lines.append(name + b": " + value)
     # RFC 9110 section 8.6: never with 204.

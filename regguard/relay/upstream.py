@@ -32,7 +32,7 @@ from regguard.http1 import (
     response_body,
 )
 from regguard.relay.address import Address
-from regguard.transport import StreamTransport, tell_resets, writer_for
+from regguard.transport import StreamTransport, read_directly, tell_resets, writer_for
 
 MAX_IDLE = 64
 """Idle connections kept for the next request; the most a registry sees when nothing happens."""
@@ -154,10 +154,10 @@ class UpstreamConnection(TwistedProtocol):
         """The registry accepted."""
         transport: Any = self.transport
         self.write = writer_for(transport)
+        read_directly(transport, self, READ_SIZE)
         # TLS, a UNIX socket, or the registry is gone already.
         with suppress(AttributeError, OSError):
             transport.setTcpNoDelay(True)
-            transport.bufferSize = READ_SIZE
             tell_resets(transport)
 
     def when_secured(self) -> Deferred[UpstreamConnection]:

@@ -35,6 +35,7 @@ from regguard.parts import Parts, load
 from regguard.service.parent import Parent
 from regguard.service.serving import Guard
 from regguard.service.starting import FAILED_STATUS
+from regguard.transport import quicken
 
 USAGE_STATUS = 64
 """Exit status for words or files that can't be used: EX_USAGE of sysexits.h, as twist's own."""
@@ -103,6 +104,7 @@ def makeService(options: Options) -> IService:
 
     # Twisted's own is the wall clock: where that jumps, every deadline would be over, or none.
     reactor.seconds = time.monotonic  # type: ignore[method-assign]
+    quicken(reactor)
     parts = options.parts
     inheritance = Inheritance.taken_from(os.environ)
     if inheritance is not None:

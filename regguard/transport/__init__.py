@@ -6,6 +6,8 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
+``direct``
+    reads that go straight to the protocol, in pieces that fit what comes;
 ``reset``
     whether a connection that nobody reads was reset by the other side;
 ``tls``
@@ -15,18 +17,22 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 ``accepting``
     a port that accepts no more than there is room for;
 ``inherited``
-    listening sockets that several processes hold.
+    listening sockets that several processes hold;
+``turns``
+    the reactor's turn without a detour for the legacy log.
 """
 
 from __future__ import annotations
 
 from regguard.transport.accepting import bound_accepts
 from regguard.transport.contract import StreamTransport
+from regguard.transport.direct import read_directly
 from regguard.transport.eager import unsent_by, writer_for
 from regguard.transport.inherited import InheritedEndpoint, leave_to_others
 from regguard.transport.proxied import proxied_transport
 from regguard.transport.reset import tell_resets, was_reset
 from regguard.transport.tls import TLSServer, tls_of, tls_transport
+from regguard.transport.turns import quicken
 
 __all__ = [
     "InheritedEndpoint",
@@ -35,6 +41,8 @@ __all__ = [
     "bound_accepts",
     "leave_to_others",
     "proxied_transport",
+    "quicken",
+    "read_directly",
     "tell_resets",
     "tls_of",
     "tls_transport",

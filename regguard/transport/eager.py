@@ -31,11 +31,7 @@ def writer_for(transport: StreamTransport) -> Callable[[bytes], None]:
     (TLS on a memory BIO, a test's transport) keeps its own.
     """
     if isinstance(transport, Connection) and type(transport).write is Connection.write:
-
-        def write(data: bytes) -> None:
-            write_eagerly(transport, data)
-
-        return write
+        return _eager_write(transport)
     return transport.write
 
 
@@ -58,30 +54,31 @@ def unsent_by(transport: Any) -> int:
     return unsent
 
 
-def write_eagerly(transport: Connection, data: bytes) -> None:
+def _eager_write(transport: Connection) -> Callable[[bytes], None]:
     """Send what the socket takes now; queue the rest and pause the producer.
 
     The producer is paused as soon as anything is queued, not only beyond ``bufferSize``: what
     stands in memory for a stalled peer is then at most what was read in one turn.
     A connection that turns out to be lost is left to the reactor, as ``write`` does.
     """
-    if not (transport.connected and data) or transport.TLS or transport._aborting:
-        transport.write(data)
-        return
-    if not transport._tempDataBuffer and not transport.dataBuffer:
-        sent = transport.writeSomeData(data)
-        if isinstance(sent, int):
-            # Up to SEND_LIMIT in one call; bulk arrives in larger pieces.
-            while sent < len(data):
-                more = transport.writeSomeData(memoryview(data)[sent:])  # type: ignore[arg-type]
-                if not isinstance(more, int) or not more:
-                    break
-                sent += more
+    send = transport.socket.send
+
+    def write(data: bytes) -> None:
+        if not transport.connected or transport.TLS or transport._aborting:
+            transport.write(data)
+            return
+        if not transport._tempDataBuffer and not transport.dataBuffer:
+            try:
+                sent = send(data)
+            except OSError:  # no room, or nobody is there any more
+                sent = 0
             if sent == len(data):
                 return
             data = data[sent:]
-    transport.write(data)
-    producer = transport.producer
-    if producer is not None and transport.streamingProducer and not transport.producerPaused:
-        transport.producerPaused = True
-        producer.pauseProducing()  # type: ignore[attr-defined]
+        transport.write(data)
+        producer = transport.producer
+        if producer is not None and transport.streamingProducer and not transport.producerPaused:
+            transport.producerPaused = True
+            producer.pauseProducing()  # type: ignore[attr-defined]
+
+    return write

@@ -33,8 +33,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
-RECORD = 16 * 1024
-"""Octets of the largest TLS record (RFC 8446 section 5.1)."""
+from regguard.transport.records import RECORD, Records, what_was_read
 
 BATCH = 8
 """Records read in one turn: 128 KiB make one large write upstream, and other connections wait
@@ -49,7 +48,8 @@ SINGLES = 32
 of a few octets has the next ones waiting; who sends requests makes us ask in vain once in 32."""
 
 CROWD = 128
-"""Small records read in one turn where more than one waited: they go on as one."""
+"""Small records read in one turn where more than one waited: they go on as one.  With a large one
+behind them they fit into ``records.ROOM``, as a batch does."""
 
 
 class TLSServer(tcp.Server):
@@ -72,7 +72,7 @@ class TLSServer(tcp.Server):
         reactor: Any,
     ) -> None:
         super().__init__(skt, protocol, client, server, sessionno, reactor)
-        self._tls = SSL.Connection(context, skt)
+        self._tls = Records(context, skt)
         self._tls.set_accept_state()
         self._handshaking = True
         self._refused = False
@@ -93,20 +93,20 @@ class TLSServer(tcp.Server):
             except SSL.Error:
                 return main.CONNECTION_LOST if self._tls.get_app_data() is None else self._refuse()
             self._handshaking = False
-        receive = self._tls.recv
+        read = self._tls.read
         ending: Any = None
         try:
-            data = receive(RECORD)
-            small = len(data) < BULK
+            got = filled = read(0)
+            small = got < BULK
             if small and self._singles < SINGLES:
                 self._singles += 1
             else:
-                batch = [data]
-                most = CROWD if small else BATCH
+                left = CROWD if small else BATCH
                 try:
-                    while len(batch) < most and (len(data) < BULK) is small:
-                        data = receive(RECORD)
-                        batch.append(data)
+                    while left > 1 and (got < BULK) is small:
+                        got = read(filled)
+                        filled += got
+                        left -= 1
                 except SSL.WantReadError:
                     pass
                 except SSL.WantWriteError:
@@ -115,9 +115,7 @@ class TLSServer(tcp.Server):
                     ending = main.CONNECTION_DONE
                 except SSL.Error:
                     ending = main.CONNECTION_LOST
-                if len(batch) > 1:
-                    data = b"".join(batch)
-                elif small:
+                if small and left == CROWD:
                     self._singles = 0
         except SSL.WantReadError:
             return None
@@ -127,7 +125,7 @@ class TLSServer(tcp.Server):
             return main.CONNECTION_DONE
         except SSL.Error:
             return main.CONNECTION_LOST
-        self.protocol.dataReceived(data)
+        self.protocol.dataReceived(what_was_read(filled))
         return ending if self.connected else None
 
     def _refuse(self) -> None:
@@ -170,7 +168,7 @@ class TLSServer(tcp.Server):
     def write(self, data: bytes) -> None:
         """Encrypt and send at once what the socket takes; queue the rest.
 
-        As ``ITransport.write``; see ``eager.write_eagerly``.
+        As ``ITransport.write``; see ``eager``.
         """
         if not self.connected or self._writeDisconnected or self._aborting or not data:
             return
@@ -190,25 +188,11 @@ class TLSServer(tcp.Server):
         self.write(b"".join(iovec))
 
     def writeSomeData(self, data: Any) -> Any:
-        """Encrypt and send; the number of octets taken, or what ended the connection.
-
-        OpenSSL takes one record a call and wants the same octets again after WANT_WRITE, so
-        every call offers at most one record from the front of the queue.
-        """
-        send = self._tls.send
-        size = len(data)
-        sent = 0
+        """Encrypt and send; the number of octets taken, or what ended the connection."""
         try:
-            if size <= RECORD:
-                return send(data) if size else 0
-            view = memoryview(data)
-            while sent < size:
-                sent += send(view[sent : sent + RECORD])
-        except SSL.WantWriteError:
-            pass
+            return self._tls.send_some(data)
         except SSL.Error:
             return main.CONNECTION_LOST
-        return sent
 
     def readConnectionLost(self, reason: Failure) -> None:
         """The client will send no more (close_notify or FIN); the protocol decides.

@@ -26,8 +26,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from regguard.transport import TLSServer, tls_transport, unsent_by, writer_for
+from regguard.transport import TLSServer, records, tls_transport, unsent_by, writer_for
 from regguard.transport.tls import BATCH, CROWD, RECORD, SINGLES
+from regguard.transport.tls import BULK as LARGE
 from tests.front.tls import client_context, context_of, subjects
 
 PEER = ("192.0.2.7", 50000)
@@ -506,20 +507,34 @@ def test_a_paused_protocol_gets_at_most_what_was_being_read(tls: TLSPair) -> Non
     assert len(tls.protocol.pieces) == 1
 
 
+def test_a_large_record_behind_as_many_small_ones_as_a_turn_takes(tls: TLSPair) -> None:
+    """What one turn reads never goes beyond its place."""
+    assert BATCH * RECORD <= records.ROOM
+    tls.turn()
+    tls.transport._singles = SINGLES
+    small, large = [b"s" * (LARGE - 1)] * (CROWD - 1), b"l" * RECORD
+    tls.transport._tls = Scripted(*small, large, b"next")
+    tls.transport.doRead()
+
+    assert tls.protocol.pieces == [b"".join(small) + large]
+    with pytest.raises(ValueError, match="no room"):
+        records.Records.read(tls.transport._tls, records.ROOM - RECORD + 1)
+
+
 class Scripted:
     """An SSL.Connection that does what the test says."""
 
     def __init__(self, *steps: bytes | Exception) -> None:
         self.steps = list(steps)
 
-    def recv(self, size: int) -> bytes:
-        assert size == RECORD
+    def read(self, at: int) -> int:
         step = self.steps.pop(0) if self.steps else SSL.WantReadError()
         if isinstance(step, Exception):
             raise step
-        return step
+        records._PLACE[at : at + len(step)] = step
+        return len(step)
 
-    def send(self, data: bytes) -> int:
+    def send_some(self, data: bytes) -> int:
         return len(data)
 
     def shutdown(self) -> bool:

@@ -22,7 +22,13 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 
 from regguard.front.certificates import Certificates
 from regguard.front.site import Site
-from regguard.transport import InheritedEndpoint, bound_accepts, proxied_transport, tls_transport
+from regguard.transport import (
+    InheritedEndpoint,
+    bound_accepts,
+    proxied_transport,
+    tls_transport,
+)
+from regguard.transport.accepting import TURN
 
 
 def is_tcp(endpoint: IStreamServerEndpoint) -> bool:
@@ -54,7 +60,9 @@ def listen(
     def prepare(port: Any) -> Any:
         # No connection was accepted yet: that takes a turn of the reactor.
         if isinstance(port, tcp.Port):
-            bound_accepts(port, lambda: site.admission.room, clock)
+            # What was inherited may be shared with other workers.
+            turn = 1 if isinstance(endpoint, InheritedEndpoint) else TURN
+            bound_accepts(port, lambda: site.admission.room, clock, turn)
             site.admission.watch(port)
         elif is_tcp(endpoint) and (certificates is not None or site.introduced):
             raise RuntimeError("the reactor's TCP port is none of twisted.internet.tcp")

@@ -52,13 +52,20 @@ class _Listener(socket.socket):
             raise
 
 
-def bound_accepts(port: tcp.Port, room: Callable[[], int], clock: IReactorTime) -> None:
-    """Let ``port`` accept at most ``room()`` connections in each turn, and rest where it can't."""
+def bound_accepts(
+    port: tcp.Port, room: Callable[[], int], clock: IReactorTime, turn: int = TURN
+) -> None:
+    """Let ``port`` accept at most ``room()`` connections, and ``turn``, in each turn, and rest
+    where it can't.
+
+    With a ``turn`` of 1, several processes that share the socket get as many each, if they have as
+    much time: one of them would take all that come together.
+    """
     accept = port.doRead
 
     def accept_some() -> Any:
         # Another port may have taken the last place in this same turn.
-        some = min(room(), TURN)
+        some = min(room(), turn)
         if some > 0:
             port.numberAccepts = min(port.numberAccepts, some)
             accept()  # type: ignore[no-untyped-call]

@@ -17,7 +17,8 @@ for a read; a TLS 1.3 key update may make a read wait for a write.
 
 Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``_tempDataLen``,
 ``_maybePauseProducer``, ``_writeDisconnected``, ``_closeWriteConnection``;
-``tcp._SocketCloser._closeSocket``, ``tcp._AbortingMixin._aborting``.
+``_writeDisconnecting``; ``tcp._SocketCloser._closeSocket``, ``_shouldShutdown``;
+``tcp._AbortingMixin._aborting``.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ CROWD = 128
 behind them they fit into ``records.ROOM``, as a batch does."""
 
 
+_DONE = Failure(main.CONNECTION_DONE)
+
+
 class TLSServer(tcp.Server):
     """``tcp.Server`` with OpenSSL between its queues and its socket.
 
@@ -60,6 +64,9 @@ class TLSServer(tcp.Server):
     """
 
     bufferSize = 0
+
+    #: Closing is enough: the descriptor is nobody else's.
+    _shouldShutdown = False
 
     def __init__(
         self,
@@ -223,8 +230,27 @@ class TLSServer(tcp.Server):
             with contextlib.suppress(SSL.Error):
                 self._tls.shutdown()
 
+    def loseConnection(self) -> None:
+        """As ``ITransport.loseConnection``; where nothing is queued, at once.
+
+        Twisted would ask epoll first whether the socket takes octets: two calls and one more turn,
+        for each of docker's requests.
+        """
+        if (
+            self._tempDataBuffer
+            or self.dataBuffer
+            or self.disconnecting
+            or self._writeDisconnecting
+            or self._writeDisconnected
+            or self.producer is not None
+            or not self.connected
+        ):
+            FileDescriptor.loseConnection(self)
+        else:
+            self.disconnecting = True
+            self.connectionLost(_DONE)
+
     # Without the detour that tcp.Server makes for startTLS.
-    loseConnection = FileDescriptor.loseConnection
     registerProducer = FileDescriptor.registerProducer
     unregisterProducer = FileDescriptor.unregisterProducer
 

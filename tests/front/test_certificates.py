@@ -20,6 +20,7 @@ from zope.interface.verify import verifyObject
 
 from regguard.files import FileError
 from regguard.front.certificates import (
+    RESUMABLE,
     Certificates,
 )
 from tests.certificates import Authority, Issued, rsa_key
@@ -335,20 +336,62 @@ def test_g01_weak_suites_are_refused(tmp_path: Path, ciphers: bytes) -> None:
         shake_hands(SSL.Connection(context, None), server)
 
 
-def test_g06_no_session_is_resumed(tmp_path: Path) -> None:
-    """A resumed session would outlive a reload."""
-    loaded = context_of(tmp_path, "a.example")
-    context = client_context(SSL.TLS1_2_VERSION)
-    first, server = SSL.Connection(context, None), SSL.Connection(loaded, None)
-    shake_hands(first, server)
-    server.shutdown()  # a connection that just breaks would take its session with it
-    session = first.get_session()
-    assert session is not None
-    second, server = SSL.Connection(context, None), SSL.Connection(loaded, None)
-    second.set_session(session)
-    shake_hands(second, server)
+def resume(context: SSL.Context, session: SSL.Session, server: SSL.Context) -> bool:
+    """Come again with a session; whether the server took it up."""
+    client, accepted = SSL.Connection(context, None), SSL.Connection(server, None)
+    client.set_session(session)
+    shake_hands(client, accepted)
+    reused = SSL._lib.SSL_session_reused(accepted._ssl)  # type: ignore[attr-defined]
+    accepted.shutdown()
+    return bool(reused)
 
-    assert second.master_key() != first.master_key()
+
+def session_of(context: SSL.Context, server: SSL.Context) -> SSL.Session:
+    """What a client keeps of a connection that ended well."""
+    client, accepted = SSL.Connection(context, None), SSL.Connection(server, None)
+    shake_hands(client, accepted)
+    accepted.send(b"x")
+    pump(accepted, client)
+    client.recv(1)  # TLS 1.3's ticket came before it
+    for each in (accepted, client):
+        each.shutdown()  # a connection that just breaks would take its session with it
+    session = client.get_session()
+    assert session is not None
+    return session
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_g06_a_session_is_resumed(tmp_path: Path, version: int) -> None:
+    """For a minute."""
+    server = context_of(tmp_path, "a.example")
+    client = client_context(version)
+    session = session_of(client, server)
+
+    assert resume(client, session, server)
+    assert server.get_timeout() == RESUMABLE
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+def test_g06_no_session_outlives_a_reload(tmp_path: Path, version: int) -> None:
+    """Where the same certificate is loaded anew, neither."""
+    server = context_of(tmp_path, "a.example")
+    client = client_context(version)
+    session = session_of(client, server)
+
+    assert not resume(client, session, load(tmp_path / "a.example.crt").content.new_context())
+
+
+@pytest.mark.parametrize("ours", ["AES-128 first", "ChaCha20 only"])
+def test_the_suite_of_tls_13_is_the_servers_choice(tmp_path: Path, ours: str) -> None:
+    """AES-128, which costs least, wherever the client takes it."""
+    context = client_context(SSL.TLS1_3_VERSION)
+    if ours == "ChaCha20 only":
+        context.set_tls13_ciphersuites(b"TLS_CHACHA20_POLY1305_SHA256")
+    client = SSL.Connection(context, None)
+    shake_hands(client, SSL.Connection(context_of(tmp_path, "a.example"), None))
+
+    wanted = "TLS_AES_128_GCM_SHA256" if ours == "AES-128 first" else "TLS_CHACHA20_POLY1305_SHA256"
+    assert client.get_cipher_name() == wanted
 
 
 def test_g02_renegotiation_is_refused(tmp_path: Path) -> None:

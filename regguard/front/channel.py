@@ -198,6 +198,8 @@ class Channel(Protocol):
         if self.site.certifies and not self.client:
             self.site.handshake_failed(self.transport)
         self.site.channel_lost(self)
+        # They hold each other, and the transport with them: until Python's collector comes.
+        del self.outflow
 
     def deadline_passed(self) -> None:
         """The client was too slow."""

@@ -46,9 +46,9 @@ TLS13_CIPHERS = b":".join(
 either, and a handshake hashes with what processors have instructions for."""
 
 RESUMABLE = 60
-"""Seconds for which a session can be resumed: a push or a pull by Java or .NET, whose connections come
-one after the other.  Each takes a kilobyte, and two come with each TLS 1.3 handshake; OpenSSL keeps
-20,480 at most."""
+"""Seconds for which a session can be resumed: in a push or a pull by Java or .NET one connection
+follows the other.  Each session takes a kilobyte, and two come with each TLS 1.3 handshake; OpenSSL
+keeps 20,480 at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,9 +99,10 @@ class Channel(Protocol):
 
     transport: StreamTransport  # type: ignore[assignment]
 
-    def __init__(self, site: Site, network: str | None = None) -> None:
+    def __init__(self, site: Site, network: str | None = None, host: str = "") -> None:
         self.site = site
         self.network = network
+        self._host = host
         self.client = ""
         #: The user whom the client's certificate names.
         self.certified: str | None = None
@@ -145,6 +146,7 @@ class Channel(Protocol):
     def client_named(self) -> None:
         """A PROXY header said who the client is: now its network counts."""
         self._named = True
+        self._host = ""
         admission = self.site.admission
         admission.leave(self.network)
         network = admission.network_of(host_of(self.transport.getPeer()))
@@ -338,7 +340,7 @@ class Channel(Protocol):
                 self.abort()
 
     def _meet(self) -> None:
-        self.client = host_of(self.transport.getPeer())
+        self.client = self._host or host_of(self.transport.getPeer())
         site = self.site
         if site.certifies:
             self.certified = site.certified(self.transport)

@@ -92,7 +92,9 @@ class Site(Factory):
             )
             return None
         network = self.admission.network_of(host)
-        return Channel(self, network) if self.admission.admits(network) else None
+        return (
+            Channel(self, network, host if addr else "") if self.admission.admits(network) else None
+        )
 
     def header_missing(self) -> None:
         """A trusted proxy did not introduce its client."""

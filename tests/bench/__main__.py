@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from tests.bench.contenders import (
 from tests.bench.family import settle
 from tests.bench.ground import SAME_HASH, Ground, issue
 from tests.bench.load import Spoiled
-from tests.bench.rows import Figure, Row, rows
+from tests.bench.rows import Figure, Row, registry_storage, rows
 from tests.bench.stub import Sink, Upstream, write_blobs
 from tests.bench.table import Result, median, print_table
 from tests.e2e.programs import Registry
@@ -104,7 +105,7 @@ class Bench:
             direct, secure = (
                 leaving.enter_context(
                     Registry(
-                        folder / name, storage=memory / "registry", certificate=itself
+                        folder / name, storage=registry_storage(memory), certificate=itself
                     ).running()
                 )
                 for name, itself in (("registry", None), ("registry-tls", certificate))
@@ -130,6 +131,7 @@ class Bench:
             row.warm_up(contender)
         rounds = min(self._words.rounds, row.most_rounds)
         for number in range(rounds):
+            began = time.monotonic()
             for contender in contenders:
                 settle(contender.pid)
                 try:
@@ -140,7 +142,8 @@ class Bench:
                     figures = ("spoiled",) * len(row.lines)
                 seen[contender.name].append(figures)
             latest = ", ".join(f"{name} {_shown(row, seen[name][-1])}" for name in names)
-            print(f"{row.key}, round {number + 1} of {rounds}: {latest}", flush=True)
+            took = f"{time.monotonic() - began:.0f} s"
+            print(f"{row.key}, round {number + 1} of {rounds}, {took}: {latest}", flush=True)
         return [
             Result(line, {name: median([it[place] for it in seen[name]]) for name in names})
             for place, line in enumerate(row.lines)

@@ -37,10 +37,12 @@ class Crowd:
             member.close()
 
     def grow(self, count: int) -> None:
-        """Let more come, until there were ``count`` in all, or one is not served."""
+        """Let more come, until there are ``count`` in all, or somebody has no place."""
         with contextlib.suppress(OSError):
             while len(self._members) < count:
                 self._members.append(self._come(len(self._members)))
+                if len(self._members) % 500 == 0 and self.there() < len(self._members):
+                    return
 
     def there(self) -> int:
         """How many are still connected."""
@@ -49,6 +51,8 @@ class Crowd:
     def _come(self, number: int) -> ssl.SSLSocket:
         source = (f"127.0.{number % _NETWORKS}.1", 0)
         plain = socket.create_connection(("127.0.0.1", self._port), _PATIENCE, source)
+        # Else the request would wait for the acknowledgement of the handshake's last piece.
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             member = trusting().wrap_socket(plain)
         except BaseException:

@@ -24,30 +24,34 @@ _numbers = itertools.count()
 
 
 class Copies:
-    """Pushes and pulls of one image, whose files stand in ``folder``."""
+    """Pushes and pulls of images with layers of these sizes.
 
-    def __init__(self, folder: Path, sizes: Sequence[int]) -> None:
-        self._folder = folder
-        self._layout = Path(tempfile.mkdtemp(prefix="image-", dir=folder))
-        image = random_image(sizes)
-        image.write_layout(self._layout, _TAG)
-        self._octets = sum(map(len, image.blobs))
+    ``folder`` has the files on skopeo's side, ``storage`` the registry's.
+    """
+
+    def __init__(self, folder: Path, storage: Path, sizes: Sequence[int]) -> None:
+        self._folder, self._storage, self._sizes = folder, storage, sizes
 
     def measure(self, contender: Contender) -> tuple[float, float]:
         """Seconds of a push into a new repository, and of the pull of it."""
         remote = f"docker://127.0.0.1:{contender.port}/bench/number-{next(_numbers)}:{_TAG}"
-        with tempfile.TemporaryDirectory(dir=self._folder) as out:
-            pushed = self._copy(contender, "dest", f"oci:{self._layout}:{_TAG}", remote)
-            pulled = self._copy(contender, "src", remote, f"oci:{out}:{_TAG}")
-            blobs = (Path(out) / "blobs" / "sha256").iterdir()
-            # The manifest is the one that is more.
-            if sum(blob.stat().st_size for blob in blobs) <= self._octets:
-                raise Spoiled(f"{contender.name}, skopeo: the image is not whole")
+        try:
+            with tempfile.TemporaryDirectory(dir=self._folder) as room:
+                here, back = Path(room, "here"), Path(room, "back")
+                # Another image each time: skopeo remembers (for root at a place of its own
+                # choice) which repository has a blob, and would mount it from there.
+                image = random_image(self._sizes)
+                image.write_layout(here, _TAG)
+                pushed = self._copy(contender, "dest", f"oci:{here}:{_TAG}", remote)
+                pulled = self._copy(contender, "src", remote, f"oci:{back}:{_TAG}")
+                if _blobs(here) != _blobs(back):
+                    raise Spoiled(f"{contender.name}, skopeo: the image came back otherwise")
+        finally:
+            shutil.rmtree(self._storage, ignore_errors=True)
         return pushed, pulled
 
     def _copy(self, contender: Contender, side: str, source: str, destination: str) -> float:
         login = [] if isinstance(contender, Direct) else [f"--{side}-creds={PUSHER}:{PASSWORD}"]
-        # A home of its own: skopeo remembers which repository has a blob, and would mount it.
         home = tempfile.mkdtemp(dir=self._folder)
         began = time.perf_counter()
         try:
@@ -70,3 +74,8 @@ class Copies:
             took = time.perf_counter() - began
             shutil.rmtree(home, ignore_errors=True)
         return took
+
+
+def _blobs(layout: Path) -> dict[str, int]:
+    """Digests, which skopeo has checked, and lengths."""
+    return {blob.name: blob.stat().st_size for blob in (layout / "blobs" / "sha256").iterdir()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import functools
 import http.client
 import time
 from dataclasses import dataclass
@@ -153,6 +152,11 @@ class Push(Bulk):
         return load.push(contender, str(self._blob))
 
 
+def registry_storage(folder: Path) -> Path:
+    """Where the real registry has its files."""
+    return folder / "registry"
+
+
 class Image(Row):
     """skopeo copies an image to the registry and back."""
 
@@ -161,16 +165,12 @@ class Image(Row):
 
     def __init__(self, key: str, folder: Path, layers: int, size: int) -> None:
         self.key = key
-        self._folder, self._sizes = folder, [size] * layers
+        self._copies = Copies(folder, registry_storage(folder), [size] * layers)
         wanted = (Wanted(1.1, "direct"), Wanted(1.0, BEST))
         self.lines = tuple(
             Line(f"skopeo {word}, {layers} layers, s", ".2f", True, wanted)
             for word in ("push", "pull")
         )
-
-    @functools.cached_property
-    def _copies(self) -> Copies:
-        return Copies(self._folder, self._sizes)
 
     def measure(self, contender: Contender, seconds: float) -> tuple[Figure, ...]:
         return self._copies.measure(contender)

@@ -129,17 +129,18 @@ class Bench:
         seen: dict[str, list[tuple[Figure, ...]]] = {name: [] for name in names}
         for contender in contenders:
             row.warm_up(contender)
+            settle(contender.pid)
         rounds = min(self._words.rounds, row.most_rounds)
         for number in range(rounds):
             began = time.monotonic()
             for contender in contenders:
-                settle(contender.pid)
                 try:
                     figures = row.measure(contender, self._words.seconds)
                 except Spoiled as spoiled:
                     print(spoiled, file=sys.stderr, flush=True)
                     self.spoiled += 1
                     figures = ("spoiled",) * len(row.lines)
+                settle(contender.pid)
                 seen[contender.name].append(figures)
             latest = ", ".join(f"{name} {_shown(row, seen[name][-1])}" for name in names)
             took = f"{time.monotonic() - began:.0f} s"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import http.client
+import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,9 @@ class Idle(Row):
         """Nothing: it begins anew."""
 
     def measure(self, contender: Contender, seconds: float) -> tuple[Figure, ...]:
+        # A connection is a file for the client, and for a contender of one process, too.
+        if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 1.1 * max(self.crowds):
+            return ("n/a: ulimit",) * len(self.crowds)
         contender.stop()
         contender.start()
         with Crowd(contender.port) as few:

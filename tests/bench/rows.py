@@ -87,7 +87,10 @@ class Kept(Row):
 
 
 class Closed(Row):
-    """A connection for each request, whose TLS session is resumed where the server lets it."""
+    """A connection for each request, whose TLS session is resumed where the server lets it.
+
+    regguard lets nobody: a session would outlive a certificate that was replaced or revoked.
+    """
 
     key = "b1"
     programs = _WRK

@@ -89,7 +89,7 @@ class Kept(Row):
 class Closed(Row):
     """A connection for each request, whose TLS session is resumed where the server lets it.
 
-    regguard lets nobody: a session would outlive a certificate that was replaced or revoked.
+    regguard lets nobody: a session would outlive a reload (``regguard/front/certificates.py``).
     """
 
     key = "b1"
@@ -172,7 +172,7 @@ class Image(Row):
         self._copies = Copies(folder, registry_storage(folder), [size] * layers)
         wanted = (Wanted(1.1, "direct"), Wanted(1.0, BEST))
         self.lines = tuple(
-            Line(f"skopeo {word}, {layers} layers, s", ".2f", True, wanted)
+            Line(f"skopeo {word}, {layers} layers, s", ".3f", True, wanted)
             for word in ("push", "pull")
         )
 

@@ -27,7 +27,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
 # A kept connection may be closed at any time, and Apache does so when it ends a process: then wrk
 # had to read, and could not.  So many of its requests a peer may lose; regguard may lose none.
-_CUT = 1 / 1_000
+_CUT = 1 / 200
 
 
 class Spoiled(Exception):

@@ -30,24 +30,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.contenders import (
-    BCRYPT_COST,
-    PASSWORD,
-    TARGET,
-    USER,
-    VICTIMS,
-    Apache,
+    ApacheBcrypt,
     Contender,
-    Ground,
     Nginx,
     NginxBcrypt,
     Regguard,
     Unthrottled,
-    Upstream,
-    make_ground,
 )
+from tests.bench.ground import BCRYPT_COST, PASSWORD, USER, VICTIMS, Ground, issue
+from tests.bench.stub import TARGET, Upstream
 from tests.e2e.programs import binary
 
-CONTENDERS = (Regguard, Unthrottled, Nginx, NginxBcrypt, Apache)
+CONTENDERS = (Regguard, Unthrottled, Nginx, NginxBcrypt, ApacheBcrypt)
 GUESSES = Path(__file__).parent / "guesses.lua"
 CLIENTS = 200
 # Seconds from an answer to the user's next request.
@@ -240,11 +234,8 @@ def compare_refusals(contender: Contender, tries: int) -> tuple[float, float]:
     return statistics.median(known), statistics.median(unknown)
 
 
-Kind = type[Regguard] | type[Nginx] | type[Apache]
-
-
 @contextlib.contextmanager
-def running(kind: Kind, ground: Ground) -> Iterator[Contender]:
+def running(kind: type[Contender], ground: Ground) -> Iterator[Contender]:
     """A contender, for as long as it is measured."""
     contender = kind(ground)
     try:
@@ -266,7 +257,7 @@ def main() -> int:
         folder = Path(leaving.enter_context(tempfile.TemporaryDirectory(prefix="regguard-bench-")))
         upstream = Upstream(folder)
         leaving.callback(upstream.stop)
-        ground = make_ground(folder, upstream)
+        ground = Ground(folder, issue(folder), upstream.port)
         print(HEADING, flush=True)
         kinds = [kind for kind in CONTENDERS if words.only in kind.name]
         for kind in kinds:

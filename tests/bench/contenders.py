@@ -5,109 +5,106 @@ A further peer is one more class here, with its configuration in ``peers/``.
 
 from __future__ import annotations
 
+import abc
+import base64
 import os
 import re
 import subprocess
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-import bcrypt
-from passlib.hash import apr_md5_crypt
+from tests.bench.ground import (
+    PUSHER,
+    SAME_HASH,
+    USER,
+    Ground,
+    fill_in,
+    hashed,
+    write_users,
+)
+from tests.bench.stub import TARGET, nginx
+from tests.e2e.programs import Program, Registry, accepts, binary, free_port, twist
 
-from tests.certificates import Authority, rsa_key
-from tests.e2e.programs import Program, accepts, binary, free_port, twist
-
-PEERS = Path(__file__).parent / "peers"
-USER, PASSWORD = "testuser", "testpassword"
-TARGET = "/v2/team/app/manifests/v1"
-# Whose passwords are guessed, where that is measured.
-VICTIMS = tuple(f"user{number:03}" for number in range(200))
-BCRYPT_COST = 12
-# An image's manifest with five layers is about this long.
-TARGET_BYTES = 1_000
+CORES = os.cpu_count() or 1
 
 
-class Contender(Protocol):
+class Contender(abc.ABC):
     """Something that guards an upstream on a port of its own."""
 
     name: ClassVar[str]
-    port: int
+    #: How it has its passwords, where the ground says nothing.
+    scheme: ClassVar[str]
+    #: The program, and the Debian package that has it.
+    program: ClassVar[tuple[str, str]]
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.port = free_port()
+        self._room = ground.room(self.program[0])
+        self._argv = self._prepare(self._room, ground.scheme or self.scheme)
+        self.start()
+
+    @abc.abstractmethod
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        """Write its files; the words that start it in the foreground."""
+
+    def _environment(self) -> Mapping[str, str] | None:
+        return None
+
+    @property
+    def pid(self) -> int:
+        return self._program.pid
+
+    def launch(self) -> None:
+        """Start it, and don't wait."""
+        self._program = Program(
+            self._argv, self._room / "log", self._room, environment=self._environment()
+        )
+
+    def start(self) -> None:
+        """Start it, and return when it listens."""
+        self.launch()
+        self._program.wait_until(f"{self.name} to listen", lambda: accepts(self.port))
 
     def stop(self) -> None:
         """End it."""
+        self._program.stop()
 
-    @staticmethod
-    def version() -> str:
+    @classmethod
+    @abc.abstractmethod
+    def version(cls) -> str:
         """What is measured, for the table's foot."""
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What every contender is given: the same certificate and the same upstream."""
-
-    folder: Path
-    certificate: Path
-    upstream_port: int
-
-    def room(self, name: str) -> Path:
-        """A new folder for one contender."""
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.folder))
-
-
-def _write_htpasswd(room: Path, hashed: str) -> Path:
-    """The user of the measurements, and the victims, who have one password."""
-    htpasswd = room / "htpasswd"
-    htpasswd.write_text("".join(f"{name}:{hashed}\n" for name in (USER, *VICTIMS)))
-    htpasswd.chmod(0o600)
-    return htpasswd
-
-
-def _bcrypt() -> str:
-    # $2y$ is what htpasswd writes, and the only one that Apache's own library reads.
-    hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(BCRYPT_COST)).decode()
-    return hashed.replace("$2b$", "$2y$", 1)
-
-
-class Regguard:
+class Regguard(Contender):
     """regguard with its defaults: one process, access log on, bcrypt at cost 12."""
 
-    name: ClassVar[str] = "regguard"
+    name = "regguard, 1 worker"
+    scheme = SAME_HASH
+    program = ("regguard", "")
 
     def more_words(self, room: Path) -> tuple[str, ...]:
         """Further options of a variant, whose files stand in ``room``."""
         return ()
 
-    def __init__(self, ground: Ground) -> None:
-        room = ground.room("regguard")
-        self.port = free_port()
-        htpasswd = _write_htpasswd(room, _bcrypt())
-        self._program = Program(
-            twist(
-                *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
-                *("--tls-cert", str(ground.certificate)),
-                *("--htpasswd", str(htpasswd)),
-                *("--upstream", f"http://127.0.0.1:{ground.upstream_port}"),
-                # Who may push is not measured, and the default names a group.
-                *("--push", "nobody", "--delete", "nobody"),
-                *self.more_words(room),
-            ),
-            room / "log",
-            room,
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        htpasswd, groups = write_users(room, scheme)
+        return twist(
+            *("--listen", f"tcp:{self.port}:interface=127.0.0.1"),
+            *("--tls-cert", str(self.ground.certificate)),
+            *("--htpasswd", str(htpasswd), "--groups", str(groups)),
+            *("--upstream", f"http://127.0.0.1:{self.ground.upstream_port}"),
+            *self.more_words(room),
         )
-        self._program.wait_until("regguard to listen", lambda: accepts(self.port))
 
     def memory(self) -> int:
         """Resident memory, KiB."""
-        status = Path(f"/proc/{self._program.pid}/status").read_text()
+        status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])  # type: ignore[index]
 
-    def stop(self) -> None:
-        self._program.stop()
-
-    @staticmethod
-    def version() -> str:
+    @classmethod
+    def version(cls) -> str:
         import httptools
         import OpenSSL
         import twisted
@@ -116,8 +113,18 @@ class Regguard:
 
         return (
             f"regguard {__version__} (Twisted {twisted.__version__}, httptools"
-            f" {httptools.__version__}, pyOpenSSL {OpenSSL.__version__})"
+            f" {httptools.__version__}, pyOpenSSL {OpenSSL.__version__},"
+            f" {OpenSSL.SSL.SSLeay_version(OpenSSL.SSL.SSLEAY_VERSION).decode()})"
         )
+
+
+class AllCores(Regguard):
+    """The same with a process for each core, as the peers have."""
+
+    name = "regguard"
+
+    def more_words(self, room: Path) -> tuple[str, ...]:
+        return ("--workers", str(CORES))
 
 
 class Unthrottled(Regguard):
@@ -146,83 +153,71 @@ class Ruled(Regguard):
         return ("--config", str(config))
 
 
-class Nginx:
+class Nginx(Contender):
     """The recipe in ``peers/nginx.conf``, one worker per core, with the hash that it makes."""
 
-    name: ClassVar[str] = "nginx recipe"
-    scheme: ClassVar[str] = "apr1"
+    name = "nginx recipe"
+    scheme = "apr1"
+    program = ("nginx", "nginx")
 
-    def __init__(self, ground: Ground) -> None:
-        room = ground.room("nginx")
-        self.port = free_port()
-        self._program = _start_nginx(
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        return nginx(
             room,
             "nginx.conf",
             PORT=self.port,
-            UPSTREAM=ground.upstream_port,
-            CORES=os.cpu_count() or 1,
-            CERTIFICATE=ground.certificate,
-            KEY=ground.certificate.with_suffix(".key"),
-            HTPASSWD=_write_htpasswd(room, self._hash()),
+            UPSTREAM=self.ground.upstream_port,
+            CORES=CORES,
+            CERTIFICATE=self.ground.certificate,
+            KEY=self.ground.key,
+            HTPASSWD=write_users(room, scheme)[0],
         )
-
-    def _hash(self) -> str:
-        return str(apr_md5_crypt.hash(PASSWORD))
-
-    def stop(self) -> None:
-        self._program.stop()
 
     @classmethod
     def version(cls) -> str:
         done = subprocess.run([binary("nginx"), "-v"], capture_output=True, text=True, check=True)
-        return f"{done.stderr.strip().removeprefix('nginx version: ')} (recipe, {cls.scheme} hash)"
+        return done.stderr.strip().removeprefix("nginx version: ")
 
 
 class NginxBcrypt(Nginx):
     """The same with regguard's password file."""
 
     name = "nginx recipe, bcrypt"
-    scheme = f"bcrypt-{BCRYPT_COST}"
-
-    def _hash(self) -> str:
-        return _bcrypt()
+    scheme = SAME_HASH
 
 
-class Apache:
-    """The recipe in ``peers/httpd.conf`` with regguard's password file."""
+class Apache(Contender):
+    """The recipe in ``peers/httpd.conf`` with the hash of ``htpasswd -B``."""
 
-    name: ClassVar[str] = "Apache recipe, bcrypt"
+    name = "Apache recipe"
+    scheme = "bcrypt-5"
+    program = ("apache2", "apache2")
 
-    def __init__(self, ground: Ground) -> None:
-        room = ground.room("apache")
-        self.port = free_port()
-        groups = room / "groups"
-        groups.write_text("pusher:\n")
-        configuration = _fill_in(
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        htpasswd, groups = write_users(room, scheme)
+        configuration = fill_in(
             room,
             "httpd.conf",
             MODULES=_apache_modules(),
             PORT=self.port,
-            UPSTREAM=ground.upstream_port,
-            CERTIFICATE=ground.certificate,
-            KEY=ground.certificate.with_suffix(".key"),
-            HTPASSWD=_write_htpasswd(room, _bcrypt()),
+            UPSTREAM=self.ground.upstream_port,
+            CERTIFICATE=self.ground.certificate,
+            KEY=self.ground.key,
+            HTPASSWD=htpasswd,
             GROUPS=groups,
         )
-        self._program = Program(
-            [binary("apache2"), "-d", str(room), "-f", str(configuration), "-DFOREGROUND"],
-            room / "log",
-            room,
-        )
-        self._program.wait_until("Apache to listen", lambda: accepts(self.port))
+        return [binary("apache2"), "-d", str(room), "-f", str(configuration), "-DFOREGROUND"]
 
-    def stop(self) -> None:
-        self._program.stop()
-
-    @staticmethod
-    def version() -> str:
+    @classmethod
+    def version(cls) -> str:
         done = subprocess.run([binary("apache2"), "-v"], capture_output=True, text=True, check=True)
         return done.stdout.splitlines()[0].removeprefix("Server version: ")
+
+
+class ApacheBcrypt(Apache):
+    """The same with regguard's password file."""
+
+    name = "Apache recipe, bcrypt"
+    scheme = SAME_HASH
 
 
 def _apache_modules() -> Path:
@@ -231,47 +226,107 @@ def _apache_modules() -> Path:
     return next(place for place in places if place.is_dir())
 
 
-CONTENDERS: tuple[type[Regguard] | type[Nginx], ...] = (Regguard, Nginx)
+class HAProxy(Contender):
+    """``peers/haproxy.cfg``: a userlist, which is hashed for each request."""
+
+    name = "HAProxy"
+    scheme = "sha512-crypt"
+    program = ("haproxy", "haproxy")
+
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        both = room / "domain.pem"
+        both.write_bytes(self.ground.certificate.read_bytes() + self.ground.key.read_bytes())
+        configuration = fill_in(
+            room,
+            "haproxy.cfg",
+            PORT=self.port,
+            UPSTREAM=self.ground.upstream_port,
+            CORES=CORES,
+            CERTIFICATE=both,
+            USER=USER,
+            PUSHER=PUSHER,
+            HASH=hashed(scheme),
+        )
+        return [binary("haproxy"), "-db", "-f", str(configuration)]
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([binary("haproxy"), "-v"], capture_output=True, text=True, check=True)
+        return done.stdout.split(" - ")[0]
 
 
-class Upstream:
-    """nginx with one static file, in the registry's place."""
+class Caddy(Contender):
+    """``peers/Caddyfile``, with the hash of ``caddy hash-password``, which it remembers."""
 
-    def __init__(self, folder: Path) -> None:
-        room = folder / "upstream"
-        file = room / "root" / TARGET.lstrip("/")
-        file.parent.mkdir(parents=True)
-        file.write_bytes(b"x" * TARGET_BYTES)
-        self.port = free_port()
-        self._program = _start_nginx(room, "upstream.conf", PORT=self.port, ROOT=room / "root")
+    name = "Caddy"
+    scheme = "bcrypt-14"
+    program = ("caddy", "caddy")
+
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        configuration = fill_in(
+            room,
+            "Caddyfile",
+            PORT=self.port,
+            UPSTREAM=self.ground.upstream_port,
+            CERTIFICATE=self.ground.certificate,
+            KEY=self.ground.key,
+            USER=USER,
+            PUSHER=PUSHER,
+            HASH=base64.b64encode(hashed(scheme).encode()).decode(),
+        )
+        return [
+            *(binary("caddy"), "run"),
+            *("--config", str(configuration), "--adapter", "caddyfile"),
+        ]
+
+    def _environment(self) -> Mapping[str, str]:
+        # Where it would keep certificates and its last configuration.
+        home = str(self._room)
+        return {**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home}
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run(
+            [binary("caddy"), "version"], capture_output=True, text=True, check=True
+        )
+        return f"Caddy {done.stdout.split()[0]}"
+
+
+class Direct(Contender):
+    """Nothing between the client and the registry."""
+
+    name = "direct"
+    scheme = "none"
+    program = ("docker-registry", "docker-registry")
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self.port = registry.port
+
+    def _prepare(self, room: Path, scheme: str) -> list[str]:
+        raise NotImplementedError("the registry runs already")
+
+    @property
+    def pid(self) -> int:
+        return self._registry.pid
 
     def stop(self) -> None:
-        self._program.stop()
+        """Nothing: it stays for the others."""
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run(
+            [binary("docker-registry"), "--version"], capture_output=True, text=True, check=True
+        )
+        return f"docker-registry {done.stdout.split()[-1]}"
 
 
-def _fill_in(room: Path, template: str, **places: object) -> Path:
-    """Write a peer's configuration with its ports and paths."""
-    text = (PEERS / template).read_text()
-    for name, value in {"FOLDER": room, **places}.items():
-        text = text.replace(f"@{name}@", str(value))
-    configuration = room / template
-    configuration.write_text(text)
-    return configuration
+class DirectTls(Direct):
+    """The registry's own TLS, without passwords."""
+
+    name = "direct, TLS"
 
 
-def _start_nginx(room: Path, template: str, *, PORT: int, **places: object) -> Program:
-    configuration = _fill_in(room, template, PORT=PORT, **places)
-    if os.geteuid() == 0:
-        # Its workers would become www-data, which may not look into a temporary folder.
-        configuration.write_text("user root;\n" + configuration.read_text())
-    program = Program(
-        [binary("nginx"), "-p", str(room), "-c", str(configuration)], room / "log", room
-    )
-    program.wait_until("nginx to listen", lambda: accepts(PORT))
-    return program
-
-
-def make_ground(folder: Path, upstream: Upstream) -> Ground:
-    """An RSA-2048 certificate, as the recipes' readers have."""
-    certificate = Authority().issue(key=rsa_key()).write(folder)
-    return Ground(folder, certificate, upstream.port)
+#: The columns of the table; the first two are regguard's.
+CONTENDERS: tuple[type[Contender], ...] = (AllCores, Regguard, Nginx, Apache, HAProxy, Caddy)
+OWN = (AllCores.name, Regguard.name)

@@ -36,8 +36,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.attack import Client, Latency
-from tests.bench.contenders import PASSWORD, USER, VICTIMS, Ground, Regguard
-from tests.certificates import Authority, rsa_key
+from tests.bench.contenders import Regguard
+from tests.bench.family import memory
+from tests.bench.ground import PASSWORD, USER, VICTIMS, Ground, issue
 from tests.e2e.programs import Registry
 
 KINDS = ("idle", "slow head", "slow body", "slow read")
@@ -60,8 +61,7 @@ class Crowded(Regguard):
 
     def proportional_memory(self) -> int:
         """PSS, KiB."""
-        rollup = Path(f"/proc/{self._program.pid}/smaps_rollup").read_text()
-        return int(re.search(r"Pss:\s+(\d+) kB", rollup)[1])  # type: ignore[index]
+        return memory(self.pid) // 1024
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def main() -> int:
         registry.start()
         leaving.callback(registry.stop)
         blob = _large_blob(registry.port)
-        ground = Ground(folder, Authority().issue(key=rsa_key()).write(folder), registry.port)
+        ground = Ground(folder, issue(folder), registry.port)
         for crowd in crowds:
             _print_row(crowd, ground, blob, words.seconds)
     print(f"{os.cpu_count()} cores, {platform.platform()}, {Regguard.version()}")
@@ -136,12 +136,12 @@ def _print_row(kinds: dict[str, int], ground: Ground, blob: str, seconds: int) -
                     crowd.append(process)
                     pipes[ours] = kind
             there = sum(pipe.recv() for pipe in pipes)
-            memory = guard.proportional_memory() - before
+            grown = guard.proportional_memory() - before
             crowded = _measure(kept, new, seconds)
             last = max(
                 pipe.recv() for pipe, kind in pipes.items() if kind != "idle" or len(kinds) == 1
             )
-        each = f"{memory / there:.1f} kB PSS each" if there else ""
+        each = f"{grown / there:.1f} kB PSS each" if there else ""
         kind = next(iter(kinds)) if len(kinds) == 1 else "all at once"
         print(
             f"{there:>6,} of {sum(kinds.values()):>6,} {kind:<11}"

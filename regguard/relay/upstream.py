@@ -44,9 +44,9 @@ reuse seldom meets a closing one."""
 MAX_INTERIM = 10
 """Interim (1xx) responses that are passed over before one request; a registry sends none."""
 
-READ_SIZE = 256 * 1024
-"""Octets read from the registry in one turn while a response streams: fewer turns for bulk, and
-the most that one stalled relay holds."""
+READ_SIZE = 7 * 16 * 1024
+"""Octets read from the registry in one turn, and the most that one stalled relay holds: whole TLS
+records, and below the 128 KiB from which on glibc maps the memory anew for each read."""
 
 
 FIRST_PROBE = 1.0

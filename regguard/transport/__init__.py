@@ -7,7 +7,7 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
 ``direct``
-    reads that go straight to the protocol, in pieces that fit what comes;
+    reads that go straight to the protocol;
 ``reset``
     whether a connection that nobody reads was reset by the other side;
 ``tls``
@@ -19,7 +19,7 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 ``inherited``
     listening sockets that several processes hold;
 ``turns``
-    the reactor's turn without a detour for the legacy log.
+    the reactor's turn without a detour for the legacy log, and with requests before bulk.
 """
 
 from __future__ import annotations

@@ -65,6 +65,9 @@ class TLSServer(tcp.Server):
 
     bufferSize = 0
 
+    #: Whether it may have filled its last read; see ``turns``.
+    is_bulk = False
+
     #: Closing is enough: the descriptor is nobody else's.
     _shouldShutdown = False
 
@@ -132,6 +135,7 @@ class TLSServer(tcp.Server):
             return main.CONNECTION_DONE
         except SSL.Error:
             return main.CONNECTION_LOST
+        self.is_bulk = filled >= BATCH * RECORD
         self.protocol.dataReceived(what_was_read(filled))
         return ending if self.connected else None
 

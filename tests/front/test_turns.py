@@ -19,10 +19,10 @@ from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from regguard.transport import quicken, read_directly
-from regguard.transport.direct import SMALL
+from regguard.transport.turns import PART
 from tests.e2e.wire import reset
 
-MOST = 2 * SMALL
+MOST = 1000
 
 
 @pytest.fixture(scope="module")
@@ -253,27 +253,51 @@ def test_direct_reads_deliver_what_plain_ones_do(reactor: EPollReactor, ending: 
     assert outcomes[0] == outcomes[1]
 
 
-def test_reads_are_as_large_as_what_comes(reactor: EPollReactor) -> None:
-    """A full read makes the next one larger; a small one makes it small again."""
+def test_what_fills_a_read_is_bulk(reactor: EPollReactor) -> None:
+    """And is none any more after one that did not."""
     transport, protocol, _, theirs = connected(reactor, True)
-    transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MOST)
-    theirs.setblocking(False)
-    sent = 0
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            sent += theirs.send(bytes(MOST))
-    read_all(transport)
-
-    sizes = [len(piece) for piece in protocol.pieces]
-    assert sum(sizes) == sent
-    assert sizes[0] == SMALL
-    assert SMALL < max(sizes) <= MOST
-    theirs.setblocking(True)
-    theirs.sendall(b"x")
-    read_all(transport)
-    theirs.sendall(bytes(SMALL + 1))
-    protocol.pieces.clear()
-    read_all(transport)
-    assert len(protocol.pieces[0]) <= SMALL
+    theirs.sendall(bytes(MOST + 1))
+    transport.doRead()
+    assert len(protocol.pieces[0]) == MOST
+    assert transport.is_bulk  # type: ignore[attr-defined]
+    transport.doRead()
+    assert not transport.is_bulk  # type: ignore[attr-defined]
     transport.connectionLost(connectionDone)
     theirs.close()
+
+
+def test_requests_come_before_bulk(reactor: EPollReactor) -> None:
+    """Also the one that epoll reports last; and of the bulk only a part."""
+    told: list[str] = []
+    transfers = [Descriptor(reactor, [], told) for _ in range(2 * PART)]
+    request = Descriptor(reactor, ["request"], told)
+    for each in (*transfers, request):
+        each.theirs.send(b"x" * 10)
+        each.startReading()
+    for each in transfers:
+        each.is_bulk = True  # type: ignore[attr-defined]
+    turn(reactor)
+
+    assert told == ["read: request", "read: go on", "read: go on"]
+    for each in (*transfers, request):
+        each.connectionLost(connectionDone)
+        each.theirs.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, PART, 3 * PART + 1])
+def test_no_transfer_waits_for_ever(reactor: EPollReactor, count: int) -> None:
+    """They take turns, in whatever order epoll reports them."""
+    transfers = [Descriptor(reactor, [], []) for _ in range(count)]
+    for each in transfers:
+        each.is_bulk = True  # type: ignore[attr-defined]
+        each.theirs.send(b"x" * 100)
+        each.startReading()
+    part = -(-count // PART)
+    for _ in range(-(-10 * count // part)):
+        turn(reactor)
+
+    served = [len(each.told) for each in transfers]
+    assert min(served) >= 9
+    for each in transfers:
+        each.connectionLost(connectionDone)
+        each.theirs.close()

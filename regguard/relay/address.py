@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import sha256
+from socket import AF_INET, AF_INET6, AF_UNIX
 from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -27,6 +28,7 @@ from zope.interface import implementer
 
 from regguard.relay.headers import Origin, check_ends_after_port, split_url
 from regguard.relay.names import KnownName, NamedEndpoint, Resolving, in_own_thread, look_up
+from regguard.transport import AtOnceEndpoint
 
 CONNECT_TIMEOUT = 5
 """Seconds until a registry that does not answer a SYN counts as gone: HAProxy's example, and
@@ -91,7 +93,9 @@ class Address:
 def endpoint_for(address: Address, reactor: Any, trust_root: Any = None) -> IStreamClientEndpoint:
     """The Twisted endpoint of an address; ``trust_root`` None is the system's store."""
     if address.scheme == "http+unix":
-        return UNIXClientEndpoint(reactor, address.path, timeout=CONNECT_TIMEOUT)
+        path = address.path
+        waiting = UNIXClientEndpoint(reactor, path, timeout=CONNECT_TIMEOUT)
+        return AtOnceEndpoint(waiting, reactor, AF_UNIX, path)
     host, port = address.host, address.port
     endpoint: IStreamClientEndpoint
     if isIPAddress(host):
@@ -105,7 +109,11 @@ def endpoint_for(address: Address, reactor: Any, trust_root: Any = None) -> IStr
         )
     if address.scheme == "https":
         options = optionsForClientTLS(host, trustRoot=trust_root)
-        endpoint = SecuredEndpoint(wrapClientTLS(options, endpoint), reactor)
+        return SecuredEndpoint(wrapClientTLS(options, endpoint), reactor)
+    if host == "::1":
+        return AtOnceEndpoint(endpoint, reactor, AF_INET6, (host, port, 0, 0))
+    if host.startswith("127.") and isIPAddress(host):
+        return AtOnceEndpoint(endpoint, reactor, AF_INET, (host, port))
     return endpoint
 
 

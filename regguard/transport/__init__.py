@@ -6,6 +6,8 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
+``at_once``
+    connections within this machine, there in the same turn;
 ``direct``
     reads that go straight to the protocol;
 ``reset``
@@ -25,6 +27,7 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
 from __future__ import annotations
 
 from regguard.transport.accepting import bound_accepts
+from regguard.transport.at_once import AtOnceEndpoint
 from regguard.transport.contract import StreamTransport
 from regguard.transport.direct import read_directly
 from regguard.transport.eager import unsent_by, writer_for
@@ -35,6 +38,7 @@ from regguard.transport.tls import TLSServer, tls_of, tls_transport
 from regguard.transport.turns import quicken
 
 __all__ = [
+    "AtOnceEndpoint",
     "InheritedEndpoint",
     "StreamTransport",
     "TLSServer",

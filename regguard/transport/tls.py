@@ -17,7 +17,7 @@ for a read; a TLS 1.3 key update may make a read wait for a write.
 
 Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``_tempDataLen``,
 ``_maybePauseProducer``, ``_writeDisconnected``, ``_closeWriteConnection``;
-``_writeDisconnecting``; ``tcp._SocketCloser._closeSocket``, ``_shouldShutdown``;
+``_writeDisconnecting``; ``tcp._SocketCloser._closeSocket``;
 ``tcp._AbortingMixin._aborting``.
 """
 
@@ -67,9 +67,6 @@ class TLSServer(tcp.Server):
 
     #: Whether it may have filled its last read; see ``turns``.
     is_bulk = False
-
-    #: Closing is enough: the descriptor is nobody else's.
-    _shouldShutdown = False
 
     def __init__(
         self,

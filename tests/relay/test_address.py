@@ -21,6 +21,7 @@ from regguard.relay.address import CONNECT_TIMEOUT, Address, SecuredEndpoint, en
 from regguard.relay.headers import Origin
 from regguard.relay.names import NamedEndpoint
 from regguard.relay.upstream import UpstreamConnection
+from regguard.transport import AtOnceEndpoint
 from tests.relay.world import Peer, World, get, read_answer
 
 
@@ -147,15 +148,31 @@ def test_f01_a_refusal_never_shows_the_password(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
-        ("http://127.0.0.1:5000", TCP4ClientEndpoint),
-        ("http://[::1]:5000", TCP6ClientEndpoint),
+        ("http://192.0.2.1:5000", TCP4ClientEndpoint),
+        ("http://[2001:db8::1]:5000", TCP6ClientEndpoint),
         ("http://registry:5000", NamedEndpoint),
-        ("http+unix:///run/registry.sock", UNIXClientEndpoint),
+        ("http://127.registry:5000", NamedEndpoint),
     ],
 )
 def test_every_address_has_its_endpoint(url: str, kind: type[object]) -> None:
     """Numbers are not looked up, names are, off the reactor thread."""
     assert type(endpoint_for(Address.parse(url), MemoryReactorClock())) is kind
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://127.0.0.1:5000", TCP4ClientEndpoint),
+        ("http://[::1]:5000", TCP6ClientEndpoint),
+        ("http+unix:///run/registry.sock", UNIXClientEndpoint),
+    ],
+)
+def test_on_this_machine_it_is_tried_at_once(url: str, kind: type[object]) -> None:
+    """And in the same way as every other where that does not work."""
+    endpoint = endpoint_for(Address.parse(url), MemoryReactorClock())
+
+    assert type(endpoint) is AtOnceEndpoint
+    assert type(endpoint._endpoint) is kind
 
 
 @pytest.mark.parametrize("url", ["https://registry.example", "https://127.0.0.1", "https://[::1]"])
@@ -170,7 +187,7 @@ def test_https_is_wrapped_in_tls(url: str) -> None:
 def test_i02_a_connect_has_a_deadline() -> None:
     """A registry that does not answer a SYN counts as gone after that."""
     reactor = MemoryReactorClock()
-    endpoint_for(Address.parse("http://127.0.0.1:5000"), reactor).connect(
+    endpoint_for(Address.parse("http://192.0.2.1:5000"), reactor).connect(
         Factory.forProtocol(Protocol)
     ).addErrback(lambda _: None)
 

@@ -21,24 +21,45 @@ ROOM = 9 * RECORD
 
 _lib: Any = SSL._lib  # type: ignore[attr-defined]
 _ffi: Any = SSL._ffi  # type: ignore[attr-defined]
-_read, _write, _buffer, _octets_of = _lib.SSL_read, _lib.SSL_write, _ffi.buffer, _ffi.from_buffer
+_read, _write, _shake, _why = (
+    _lib.SSL_read,
+    _lib.SSL_write,
+    _lib.SSL_do_handshake,
+    _lib.SSL_get_error,
+)
+_WANT_READ: int = _lib.SSL_ERROR_WANT_READ
+_buffer, _octets_of = _ffi.buffer, _ffi.from_buffer
 # Between two calls of a turn only: there is one reactor thread, and a turn ends by copying it out.
 _PLACE = _ffi.new("char[]", ROOM)
 
 
 class Records(SSL.Connection):
-    """An ``SSL.Connection`` on a non-blocking socket."""
+    """An ``SSL.Connection`` on a non-blocking socket.
+
+    That a client has not sent more yet is no exception here: it happens in every handshake.
+    """
+
+    def shake_hands(self) -> bool:
+        """Go on with the handshake; whether it is done.  Raises as ``do_handshake`` else."""
+        result: int = _shake(self._ssl)
+        if result > 0:
+            return True
+        if _why(self._ssl, result) != _WANT_READ:
+            self._raise_ssl_error(self._ssl, result)
+        return False
 
     def read(self, at: int) -> int:  # type: ignore[override]
-        """Read the next record to offset ``at``; how many octets it had.
+        """Read the next record to offset ``at``; how many octets it had, 0 if it is not there.
 
-        Raises as ``recv``.
+        Raises as ``recv`` else.
         """
         if at > ROOM - RECORD:  # C would write on behind the place
             raise ValueError("no room for a record")
         count: int = _read(self._ssl, _PLACE + at, RECORD)
         if count <= 0:
-            self._raise_ssl_error(self._ssl, count)
+            if _why(self._ssl, count) != _WANT_READ:
+                self._raise_ssl_error(self._ssl, count)
+            return 0
         return count
 
     def send_some(self, data: bytes | memoryview) -> int:

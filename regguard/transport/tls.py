@@ -92,9 +92,8 @@ class TLSServer(tcp.Server):
             return self._forget()
         if self._handshaking:
             try:
-                self._tls.do_handshake()
-            except SSL.WantReadError:
-                return None
+                if not self._tls.shake_hands():
+                    return None
             except SSL.WantWriteError:
                 return self._wait_for_write()
             except SSL.Error:
@@ -104,18 +103,17 @@ class TLSServer(tcp.Server):
         ending: Any = None
         try:
             got = filled = read(0)
+            if not got:
+                return None
             small = got < BULK
             if small and self._singles < SINGLES:
                 self._singles += 1
             else:
                 left = CROWD if small else BATCH
                 try:
-                    while left > 1 and (got < BULK) is small:
-                        got = read(filled)
+                    while left > 1 and (got < BULK) is small and (got := read(filled)):
                         filled += got
                         left -= 1
-                except SSL.WantReadError:
-                    pass
                 except SSL.WantWriteError:
                     self._wait_for_write()
                 except SSL.ZeroReturnError:
@@ -124,8 +122,6 @@ class TLSServer(tcp.Server):
                     ending = main.CONNECTION_LOST
                 if small and left == CROWD:
                     self._singles = 0
-        except SSL.WantReadError:
-            return None
         except SSL.WantWriteError:
             return self._wait_for_write()
         except SSL.ZeroReturnError:

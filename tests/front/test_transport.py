@@ -528,7 +528,7 @@ class Scripted:
         self.steps = list(steps)
 
     def read(self, at: int) -> int:
-        step = self.steps.pop(0) if self.steps else SSL.WantReadError()
+        step = self.steps.pop(0) if self.steps else b""
         if isinstance(step, Exception):
             raise step
         records._PLACE[at : at + len(step)] = step

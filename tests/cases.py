@@ -40,8 +40,8 @@ EXCEPT = {
     "G02": "once for each connection: a client of OpenSSL gives up when it is refused",
     "G05": "a Host that differs from the server name is no 421: neither gives any right, and Host "
     "decides only where Location leads; --public-url pins it",
-    "G06": "in TLS 1.3 OpenSSL sends two tickets that resume nothing: pyOpenSSL has no "
-    "SSL_CTX_set_num_tickets",
+    "G06": "where clients show certificates OpenSSL sends two tickets in TLS 1.3 that resume "
+    "nothing: pyOpenSSL has no SSL_CTX_set_num_tickets",
     "G07": "revocation by lists in the CA's file; OCSP is not asked",
     "H05": "the memory of 10,000 idle connections is measured by tests.bench.crowd, not here",
     "H07": "100 MB in chunks of one octet take minutes of one processor, 1.7 microseconds each; "

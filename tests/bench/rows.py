@@ -170,7 +170,8 @@ class Image(Row):
     def __init__(self, key: str, folder: Path, layers: int, size: int) -> None:
         self.key = key
         self._copies = Copies(folder, registry_storage(folder), [size] * layers)
-        wanted = (Wanted(1.1, "direct"), Wanted(1.0, BEST))
+        # Direct, a client of another machine speaks TLS, too; of the registry's own.
+        wanted = (Wanted(1.1, "direct"), Wanted(1.1, "direct, TLS"), Wanted(1.0, BEST))
         self.lines = tuple(
             Line(f"skopeo {word}, {layers} layers, s", ".3f", True, wanted)
             for word in ("push", "pull")
@@ -266,8 +267,9 @@ def rows(folder: Path) -> tuple[Row, ...]:
         Shaken(),
         Pull("c", "pull"),
         Push("d", "push", blob_file(folder)),
-        Image("e1", folder, 5, 8_000_000),
-        Image("e2", folder, 40, 256_000),
+        # As large as usual images are, in few layers and in many.
+        Image("e1", folder, 5, 32_000_000),
+        Image("e2", folder, 40, 4_000_000),
         Busy(),
         Idle(),
         Start(),

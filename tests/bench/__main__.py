@@ -183,7 +183,7 @@ def main() -> int:
             results = bench.measure(plan, chosen, room, memory)
             print(f"\n{plan.title}; medians of {words.rounds} interleaved rounds", end="")
             print_table(results)
-            print("\nRatios: regguard's better column / the other's. Memory: one round.")
+            print("\nRatios: regguard with a worker for each core / the other. Memory: one round.")
     print(f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}")
     for kind in kinds:
         print(f"{kind.name}: {kind.version()}, {kind.scheme}")

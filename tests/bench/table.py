@@ -27,7 +27,8 @@ def median(figures: Sequence[Figure]) -> Figure:
 
 
 class _Standing:
-    """regguard's better column beside the others; all ratios are regguard / other."""
+    """regguard with a worker for each core beside the others, and with one worker where that one
+    was measured alone or is asked for; all ratios are regguard / other."""
 
     def __init__(self, result: Result) -> None:
         self._line = result.line
@@ -36,16 +37,16 @@ class _Standing:
         }
         better = min if self._line.less_is_better else max
         own = [numbers.pop(name) for name in OWN if name in numbers]
-        self._own = better(own) if own else None
+        self._own = own
         self._others = dict(numbers)
         if peers := [figure for name, figure in numbers.items() if name not in _NO_PEERS]:
             self._others[BEST] = better(peers)
 
-    def ratio(self, other: str) -> float | None:
-        """None where one of the two figures is missing."""
-        if self._own is None or (other != ALONE and not self._others.get(other)):
+    def ratio(self, other: str, own: int = 0) -> float | None:
+        """None where one of the two figures is missing; ``own`` 1 is one worker beside several."""
+        if len(self._own) <= own or (other != ALONE and not self._others.get(other)):
             return None
-        return self._own if other == ALONE else self._own / self._others[other]
+        return self._own[own] if other == ALONE else self._own[own] / self._others[other]
 
     def verdicts(self) -> str:
         """Each thing that was wanted, and whether it was held or lost."""
@@ -58,7 +59,10 @@ class _Standing:
             sign = "<=" if self._line.less_is_better else ">="
             beside = "" if other == ALONE else f" x {other.removesuffix(' recipe')}"
             word = "held" if held else "LOST"
-            said.append(f"{sign} {ratio:g}{beside}: {word}, {got:.2f}")
+            single = (
+                "" if held or (one := self.ratio(other, 1)) is None else f" (1 worker {one:.2f})"
+            )
+            said.append(f"{sign} {ratio:g}{beside}: {word}, {got:.2f}{single}")
         return "; ".join(said)
 
 

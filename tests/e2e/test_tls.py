@@ -168,7 +168,7 @@ def test_g02_renegotiation_is_refused(door: Stage) -> None:
 
 
 def test_g06_what_is_resumed_stands_in_our_memory(door: Stage) -> None:
-    """No ticket in TLS 1.2, and in TLS 1.3 one that is only a number: no key opens what was recorded.
+    """No ticket in TLS 1.2, and in TLS 1.3 one that is only a number: no key opens a recording.
 
     Where it ends is tested in tests/front: with a reload, and where clients show certificates.
     """

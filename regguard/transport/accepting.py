@@ -6,6 +6,8 @@ waits, and so would a log or a password file that needs one be closed out.
 
 Nor does it notice that the whole machine has no file or memory left for a connection, and would try
 again in every turn, for as long as somebody waits.
+
+Private names of Twisted: ``tcp.Port._buildAddr``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 BACKLOG = 1024
 """Connections that wait in the kernel to be accepted; Twisted's 50 are fewer than docker opens in a
@@ -37,19 +40,10 @@ PAUSE = 1.0
 
 _NOTHING_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+# It went while it waited, or a firewall of this machine's let it not come (accept(2)).
+_NOBODY = (errno.ECONNABORTED, errno.EPERM)
 
-class _Listener(socket.socket):
-    """A listening socket that tells when the kernel has nothing left."""
-
-    when_nothing_left: Callable[[], None]
-
-    def accept(self) -> tuple[socket.socket, Any]:
-        try:
-            return super().accept()
-        except OSError as error:
-            if error.errno in _NOTHING_LEFT:
-                self.when_nothing_left()
-            raise
+_LOG = Logger(namespace="regguard.transport")
 
 
 def bound_accepts(
@@ -61,14 +55,25 @@ def bound_accepts(
     With a ``turn`` of 1, several processes that share the socket get as many each, if they have as
     much time: one of them would take all that come together.
     """
-    accept = port.doRead
+    listener = port.socket
 
-    def accept_some() -> Any:
+    def accept_some() -> None:
         # Another port may have taken the last place in this same turn.
-        some = min(room(), turn)
-        if some > 0:
-            port.numberAccepts = min(port.numberAccepts, some)
-            accept()  # type: ignore[no-untyped-call]
+        for _ in range(min(room(), turn)):
+            try:
+                skt, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NOTHING_LEFT:
+                    rest()
+                elif error.errno not in _NOBODY:
+                    _LOG.failure("cannot accept on {port}", port=port)
+                return
+            try:
+                _begin(port, skt, address)
+            except Exception:
+                _LOG.failure("a connection could not begin")
 
     def rest() -> None:
         port.pauseProducing()
@@ -78,13 +83,24 @@ def bound_accepts(
         if room() > 0:  # else whoever leaves resumes it
             port.resumeProducing()
 
-    listener = _Listener(fileno=port.socket.detach())
-    listener.setblocking(False)
-    listener.when_nothing_left = rest
-    port.socket = listener
-    port.fileno = listener.fileno  # type: ignore[method-assign]
     port.doRead = accept_some  # type: ignore[method-assign]
     if port.backlog == tcp.Port.backlog:  # else it is the operator's word, or systemd's
         port.socket.listen(BACKLOG)
     with suppress(OSError):  # a UNIX socket
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+
+
+def _begin(port: tcp.Port, skt: socket.socket, address: Any) -> None:
+    """What ``tcp.Port.doRead`` does with each connection."""
+    if port.addressFamily == socket.AF_INET6:
+        # With the scope of a link-local address, as Twisted has it.
+        host, _ = socket.getnameinfo(address, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)
+        address = (host, *address[1:])
+    factory: Any = port.factory
+    protocol = factory.buildProtocol(port._buildAddr(address))
+    if protocol is None:
+        skt.close()
+        return
+    session = port.sessionno
+    port.sessionno = session + 1
+    protocol.makeConnection(port.transport(skt, protocol, address, port, session, port.reactor))

@@ -244,6 +244,7 @@ class TLSServer(tcp.Server):
             or self._writeDisconnecting
             or self._writeDisconnected
             or self.producer is not None
+            or self._aborting
             or not self.connected
         ):
             FileDescriptor.loseConnection(self)

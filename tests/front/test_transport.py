@@ -364,6 +364,17 @@ def test_g11_i06_an_abort_drops_the_queue_and_writes_nothing_more(pair: Pair) ->
         pair.check_cut()
 
 
+def test_i06_an_abort_stays_one_when_somebody_closes_after_it(pair: Pair) -> None:
+    """In the same turn: what was cut must not look whole."""
+    pair.transport.abortConnection()
+    pair.transport.loseConnection()
+    pair.turn()
+
+    assert pair.protocol.lost == [ConnectionAborted]
+    if isinstance(pair, TLSPair):
+        pair.check_cut()
+
+
 def test_writing_to_a_lost_connection_is_nothing(pair: Pair) -> None:
     """The protocol hears of the loss in its own time, once."""
     write = writer_for(pair.transport)

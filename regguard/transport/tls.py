@@ -161,6 +161,8 @@ class TLSServer(tcp.Server):
 
     def doWrite(self) -> Any:
         """Go on with the queue, or with a read that had to write first."""
+        if not self.connected:
+            return None  # the read of this same event has closed it
         if self._read_waits_for_write:
             self._read_waits_for_write = False
             if not self._tempDataBuffer and not self.dataBuffer:

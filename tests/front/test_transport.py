@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -90,7 +91,7 @@ class Pair:
 
     def __init__(
         self,
-        reactor: SelectReactor,
+        reactor: SelectReactor | EPollReactor,
         accept: Callable[..., Any],
         protocol: type[Recorder] = Recorder,
     ) -> None:
@@ -146,7 +147,7 @@ class TLSPair(Pair):
 
     def __init__(
         self,
-        reactor: SelectReactor,
+        reactor: SelectReactor | EPollReactor,
         accept: Callable[..., Any],
         version: int | None = None,
         protocol: type[Recorder] = Recorder,
@@ -564,6 +565,20 @@ def test_a_read_that_must_write_first_loses_nothing(tls: TLSPair, times: int) ->
 
     assert tls.protocol.data == record + b"rest"
     assert tls.transport not in tls.reactor.getWriters()
+
+
+def test_a_read_that_must_write_first_may_be_the_last(context: SSL.Context) -> None:
+    """The socket can be read and written, and the protocol closes at what was read."""
+    pair = TLSPair(EPollReactor(), tls_transport(lambda: context))
+    pair.shake_hands()
+    pair.transport._tls = Scripted(SSL.WantWriteError(), b"x")
+    pair.transport.doRead()
+    pair.protocol.on_data = pair.transport.loseConnection
+    pair.socket.send(b"x")
+    pair.turn()
+
+    assert pair.protocol.lost == [ConnectionDone]
+    pair.close()
 
 
 @pytest.mark.parametrize(

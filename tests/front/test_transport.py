@@ -365,6 +365,23 @@ def test_g11_i06_an_abort_drops_the_queue_and_writes_nothing_more(pair: Pair) ->
         pair.check_cut()
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_i06_a_clean_end_waits_for_room(tls: TLSPair, queued: bool) -> None:
+    """The last octets have left, and the socket takes not even the close_notify behind them."""
+    full = Scripted()
+    full.ends = [SSL.WantWriteError()] * 3
+    tls.transport._tls = full
+    if queued:
+        tls.transport._tempDataBuffer.append(b"last")
+    tls.transport.loseConnection()
+    assert tls.transport in tls.reactor.getWriters()
+    assert tls.transport not in tls.reactor.getReaders()
+    tls.turn(3 + queued)
+
+    assert full.ends == []
+    assert tls.protocol.lost == [ConnectionDone]
+
+
 def test_i06_an_abort_stays_one_when_somebody_closes_after_it(pair: Pair) -> None:
     """In the same turn: what was cut must not look whole."""
     pair.transport.abortConnection()
@@ -538,6 +555,7 @@ class Scripted:
 
     def __init__(self, *steps: bytes | Exception) -> None:
         self.steps = list(steps)
+        self.ends: list[Exception] = []
 
     def read(self, at: int) -> int:
         step = self.steps.pop(0) if self.steps else SSL.WantReadError()
@@ -550,6 +568,8 @@ class Scripted:
         return len(data)
 
     def shutdown(self) -> bool:
+        if self.ends:
+            raise self.ends.pop()
         return True
 
 

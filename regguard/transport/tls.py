@@ -16,8 +16,8 @@ Renegotiation is off in every context of ours (``front.certificates``), so a wri
 for a read; a TLS 1.3 key update may make a read wait for a write.
 
 Private names of Twisted: ``FileDescriptor._tempDataBuffer``, ``_tempDataLen``,
-``_maybePauseProducer``, ``_writeDisconnected``, ``_closeWriteConnection``;
-``_writeDisconnecting``; ``tcp._SocketCloser._closeSocket``;
+``_maybePauseProducer``, ``_writeDisconnected``, ``_writeDisconnecting``,
+``_closeWriteConnection``, ``_postLoseConnection``; ``tcp._SocketCloser._closeSocket``;
 ``tcp._AbortingMixin._aborting``.
 """
 
@@ -83,6 +83,7 @@ class TLSServer(tcp.Server):
         self._tls.set_accept_state()
         self._handshaking = True
         self._refused = False
+        self._ended = False
         self._read_waits_for_write = False
         self._singles = 0
 
@@ -157,6 +158,8 @@ class TLSServer(tcp.Server):
 
     def doWrite(self) -> Any:
         """Go on with the queue, or with a read that had to write first."""
+        if not self.connected:
+            return None  # the read of this same event has closed it
         if self._read_waits_for_write:
             self._read_waits_for_write = False
             if not self._tempDataBuffer and not self.dataBuffer:
@@ -222,13 +225,27 @@ class TLSServer(tcp.Server):
         # 27 kB of OpenSSL's, of which Python's collector knows nothing: it would let thousands lie.
         self.__dict__.pop("_tls", None)
 
-    def _send_close_notify(self) -> None:
-        if not self._handshaking:
-            with contextlib.suppress(SSL.Error):
+    def _send_close_notify(self) -> bool:
+        """False where the socket has no room for it yet."""
+        if not (self._handshaking or self._ended):
+            try:
                 self._tls.shutdown()
+            except SSL.WantWriteError:
+                return False
+            except SSL.Error:
+                pass
+            self._ended = True
+        return True
+
+    def _postLoseConnection(self) -> Any:
+        # Whole as it is, what was sent would look cut without a close_notify.
+        if self._send_close_notify():
+            return main.CONNECTION_DONE
+        self.startWriting()
+        return None
 
     def loseConnection(self) -> None:
-        """As ``ITransport.loseConnection``; where nothing is queued, at once.
+        """As ``ITransport.loseConnection``; where nothing waits for room, at once.
 
         Twisted would ask epoll first whether the socket takes octets: two calls and one more turn,
         for each of docker's requests.
@@ -240,7 +257,9 @@ class TLSServer(tcp.Server):
             or self._writeDisconnecting
             or self._writeDisconnected
             or self.producer is not None
+            or self._aborting
             or not self.connected
+            or not self._send_close_notify()
         ):
             FileDescriptor.loseConnection(self)
         else:

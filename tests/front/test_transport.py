@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -90,7 +91,7 @@ class Pair:
 
     def __init__(
         self,
-        reactor: SelectReactor,
+        reactor: SelectReactor | EPollReactor,
         accept: Callable[..., Any],
         protocol: type[Recorder] = Recorder,
     ) -> None:
@@ -146,7 +147,7 @@ class TLSPair(Pair):
 
     def __init__(
         self,
-        reactor: SelectReactor,
+        reactor: SelectReactor | EPollReactor,
         accept: Callable[..., Any],
         version: int | None = None,
         protocol: type[Recorder] = Recorder,
@@ -364,6 +365,34 @@ def test_g11_i06_an_abort_drops_the_queue_and_writes_nothing_more(pair: Pair) ->
         pair.check_cut()
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_i06_a_clean_end_waits_for_room(tls: TLSPair, queued: bool) -> None:
+    """The last octets have left, and the socket takes not even the close_notify behind them."""
+    full = Scripted()
+    full.ends = [SSL.WantWriteError()] * 3
+    tls.transport._tls = full
+    if queued:
+        tls.transport._tempDataBuffer.append(b"last")
+    tls.transport.loseConnection()
+    assert tls.transport in tls.reactor.getWriters()
+    assert tls.transport not in tls.reactor.getReaders()
+    tls.turn(3 + queued)
+
+    assert full.ends == []
+    assert tls.protocol.lost == [ConnectionDone]
+
+
+def test_i06_an_abort_stays_one_when_somebody_closes_after_it(pair: Pair) -> None:
+    """In the same turn: what was cut must not look whole."""
+    pair.transport.abortConnection()
+    pair.transport.loseConnection()
+    pair.turn()
+
+    assert pair.protocol.lost == [ConnectionAborted]
+    if isinstance(pair, TLSPair):
+        pair.check_cut()
+
+
 def test_writing_to_a_lost_connection_is_nothing(pair: Pair) -> None:
     """The protocol hears of the loss in its own time, once."""
     write = writer_for(pair.transport)
@@ -526,6 +555,7 @@ class Scripted:
 
     def __init__(self, *steps: bytes | Exception) -> None:
         self.steps = list(steps)
+        self.ends: list[Exception] = []
 
     def read(self, at: int) -> int:
         step = self.steps.pop(0) if self.steps else b""
@@ -538,6 +568,8 @@ class Scripted:
         return len(data)
 
     def shutdown(self) -> bool:
+        if self.ends:
+            raise self.ends.pop()
         return True
 
 
@@ -553,6 +585,20 @@ def test_a_read_that_must_write_first_loses_nothing(tls: TLSPair, times: int) ->
 
     assert tls.protocol.data == record + b"rest"
     assert tls.transport not in tls.reactor.getWriters()
+
+
+def test_a_read_that_must_write_first_may_be_the_last(context: SSL.Context) -> None:
+    """The socket can be read and written, and the protocol closes at what was read."""
+    pair = TLSPair(EPollReactor(), tls_transport(lambda: context))
+    pair.shake_hands()
+    pair.transport._tls = Scripted(SSL.WantWriteError(), b"x")
+    pair.transport.doRead()
+    pair.protocol.on_data = pair.transport.loseConnection
+    pair.socket.send(b"x")
+    pair.turn()
+
+    assert pair.protocol.lost == [ConnectionDone]
+    pair.close()
 
 
 @pytest.mark.parametrize(

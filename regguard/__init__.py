@@ -40,8 +40,9 @@ room               duty                                                         
 ``relay``          onward: header rules, upstream connections, streaming both ways    http1,
                                                                                       transport
 ``transport``      sockets: OpenSSL on the socket itself, PROXY headers before it,    nothing
-                   writes in the same turn; the only room that touches Twisted's
-                   private names
+                   writes and near connections in the same turn, the reactor's turn
+                   itself; the only room that touches private names of Twisted's and
+                   of pyOpenSSL's
 ``ops``            what operators look at and act on: the logs, pushes, metrics,      nothing
                    the admin pages, signals, systemd, workers
 ``vitals``         what a running guard says of itself: its numbers, whether it is    auth, files,

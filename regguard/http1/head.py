@@ -298,7 +298,7 @@ def parse_response_head(data: bytes) -> ResponseHead:
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection"))
 
 
-@lru_cache(256)  # a registry has few
+@lru_cache(64)  # a registry has few
 def _status_of(line: bytes) -> tuple[int, bytes, bool]:
     """Status, reason, and whether it is HTTP/1.0's, of a status line; raises MalformedResponse."""
     version = line[:9]

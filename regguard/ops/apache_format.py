@@ -95,7 +95,9 @@ def _name(user_name: str) -> bytes:
 
 def _text(value: bytes) -> bytes:
     """A client's text inside quotes: one bounded line without secrets, as Apache escapes it."""
-    return _remembered(value) if len(value) <= _SHORT else _escaped(value)
+    if len(value) > _SHORT or b"?" in value:  # a query may hold a secret
+        return _escaped(value)
+    return _remembered(value)
 
 
 def _escaped(value: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Sockets under Twisted's reactor, with fewer copies and fewer turns.
 
-The only room that touches Twisted's private names (buffers of ``FileDescriptor``, the closing
-steps of ``tcp.Server``); each use says which.  Everything here has a plain counterpart in
-Twisted with the same contract (``ITCPTransport``), and the rooms above work with either.
+The only room that touches private names of Twisted's (buffers of ``FileDescriptor``, the closing
+steps of ``tcp.Server``) and of pyOpenSSL's; each use says which.  Everything here has a plain
+counterpart in Twisted with the same contract (``ITCPTransport``), and the rooms above work with
+either.
 
 ``eager``
     a write that reaches the socket in the same turn where nothing is queued before it;
@@ -14,6 +15,8 @@ Twisted with the same contract (``ITCPTransport``), and the rooms above work wit
     whether a connection that nobody reads was reset by the other side;
 ``tls``
     an accepted TCP connection whose octets go through OpenSSL on the socket itself;
+``records``
+    TLS records between OpenSSL and memory that is there already;
 ``proxied``
     an accepted TCP connection that a PROXY header introduces, plain or with TLS after it;
 ``accepting``

@@ -27,6 +27,10 @@ PART = 4
 """Of the transfers that can read, one in so many does before we look for requests again: with few
 of them after each; with hundreds, looking after each would cost more than the work."""
 
+LONGEST = 3600.0
+"""Seconds that one turn may wait: epoll takes no more than 2**31 milliseconds, and for more than an
+hour the main loop may see to it."""
+
 _LOG = Logger(namespace="regguard.transport")
 
 
@@ -81,7 +85,7 @@ def quick_turn(reactor: Any) -> Callable[[float | None], None]:
                 return
             calls = reactor._pendingTimedCalls
             timeout = calls[0].time - reactor.seconds() if calls else None
-            if timeout is not None and timeout <= 0:
+            if timeout is not None and not 0 < timeout <= LONGEST:
                 return
 
     return turn

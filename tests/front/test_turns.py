@@ -178,6 +178,13 @@ def test_the_quick_turn_waits_no_longer_than_the_next_timed_call(reactor: EPollR
     assert reactor.timeout() == 0
 
 
+def test_a_timer_far_away_is_no_fault(reactor: EPollReactor) -> None:
+    """epoll refuses to wait for as long as --drain-timeout may be."""
+    reactor.callLater(1e9, lambda: None)
+    reactor.timeout()
+    reactor.doIteration(0)
+
+
 def test_another_reactor_keeps_its_own_turn() -> None:
     """The plain path."""
     reactor = SelectReactor()

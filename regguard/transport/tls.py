@@ -42,7 +42,7 @@ no longer than a few hundred microseconds."""
 
 BULK = 1024
 """A record of at least this size is likely to be followed by another.  Below it, asking again
-would cost a system call and an exception for nothing (Go's first records hold 1.3 kB)."""
+would cost a system call for nothing (Go's first records hold 1.3 kB)."""
 
 SINGLES = 32
 """Smaller records, one in each turn, after which asking again is tried.  Who sends a body in pieces
@@ -222,7 +222,7 @@ class TLSServer(tcp.Server):
     def connectionLost(self, reason: Failure) -> None:
         """As ``tcp.Server``; the protocol may still look at the handshake when it is told."""
         super().connectionLost(reason)
-        # 27 kB of OpenSSL's, of which Python's collector knows nothing: it would let thousands lie.
+        # 22 kB of OpenSSL's, of which Python's collector knows nothing: it would let thousands lie.
         self.__dict__.pop("_tls", None)
 
     def _send_close_notify(self) -> bool:

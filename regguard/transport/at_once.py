@@ -73,6 +73,11 @@ class _Connected(tcp.Connection):
         self.logstr = f"{type(protocol).__name__},client"
         self.startReading()
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """As ``ITCPTransport``; a UNIX socket delays nothing."""
+        if self.socket.family != socket.AF_UNIX:
+            super().setTcpNoDelay(enabled)
+
     def getPeer(self) -> Any:
         """The address that was connected to."""
         return _address(self.socket.family, self.socket.getpeername())

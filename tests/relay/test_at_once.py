@@ -15,6 +15,7 @@ from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.selectreactor import SelectReactor
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
@@ -85,6 +86,11 @@ def test_it_is_connected_when_connect_comes_back(
         (talker,) = connected
         theirs, _ = listener.accept()
     transport: Any = talker.transport
+    with capturedLogs() as events:
+        transport.setTcpNoDelay(True)
+    assert not events
+    if family != socket.AF_UNIX:
+        assert transport.getTcpNoDelay()
     kinds = {
         socket.AF_INET: IPv4Address,
         socket.AF_INET6: IPv6Address,
